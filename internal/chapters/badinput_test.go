@@ -1,0 +1,168 @@
+package chapters
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"example.com/informers/internal/program"
+)
+
+// TestBadKubeconfig: before anything runs, one line on stderr and exit code 1.
+func TestBadKubeconfig(t *testing.T) {
+	dir := t.TempDir()
+	good := refusing(t)
+	file := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	noCluster := `^no cluster configured: set KUBECONFIG or --kubeconfig to a kubeconfig that names one$`
+	tests := []struct {
+		name string
+		env  string
+		args []string
+		want string
+	}{
+		{"none", "", nil, noCluster},
+		{"missing, by flag", "", []string{"--kubeconfig", dir + "/none"}, `^load kubeconfig: stat .*/none: no such file or directory$`},
+		{"missing, by KUBECONFIG", "KUBECONFIG=" + dir + "/none", nil, noCluster},
+		{"empty", "", []string{"--kubeconfig", file("empty", "")}, noCluster},
+		{"malformed", "", []string{"--kubeconfig", file("malformed", "clusters: [\n")}, `^load kubeconfig: error loading config file ".*/malformed": .*yaml: `},
+		{"not a kubeconfig", "", []string{"--kubeconfig", file("prose", "apiVersion: v1\nkind: Pod\n")}, `^load kubeconfig: error loading config file ".*/prose": `},
+		{"a folder", "", []string{"--kubeconfig", dir}, `^load kubeconfig: error loading config file ".*": read .*: is a directory$`},
+		{"no such context", "", []string{"--kubeconfig", good, "--context", "other"}, `^load kubeconfig: context "other" does not exist$`},
+	}
+	for _, name := range program.Chapters {
+		for _, test := range tests {
+			t.Run(name+"/"+test.name, func(t *testing.T) {
+				t.Parallel()
+				p := start(t, name, []string{test.env}, test.args...)
+				code := p.End(t, 5*time.Second)
+				record(t, p, code)
+				if lines := p.Stderr.Lines(); code != 1 || len(lines) != 1 || !regexp.MustCompile(test.want).MatchString(lines[0]) {
+					t.Errorf("exit code %d, stderr %q, want 1 and one line like %s", code, lines, test.want)
+				}
+				if p.Stdout.String() != "" {
+					t.Errorf("stdout %q, want none", &p.Stdout)
+				}
+			})
+		}
+		t.Run(name+"/bad flag", func(t *testing.T) {
+			t.Parallel()
+			p := start(t, name, nil, "--resink", "30s")
+			if code := p.End(t, 5*time.Second); code != 2 || !strings.HasPrefix(p.Stderr.String(), "flag provided but not defined: -resink\nUsage of ") {
+				t.Errorf("exit code %d, stderr %q, want 2 and the usage", code, &p.Stderr)
+			}
+		})
+	}
+}
+
+// TestBadServer: 01 gives up with the cause, 02 and 03 leave it to client-go and
+// its log, 04 and 05 say it at once and give up at the deadline.
+func TestBadServer(t *testing.T) {
+	tests := []struct {
+		name   string
+		server func(*testing.T) string
+		cause  string // what the line must say
+		logged bool   // whether client-go tells the watch error handler
+	}{
+		{"refuses", refusing, `dial tcp 127\.0\.0\.1:\d+: connect: connection refused`, false},
+		{"silent", silent, `(context deadline exceeded|TLS handshake timeout|Client\.Timeout exceeded)`, false},
+		{"not TLS", withoutTLS, `http: server gave HTTP response to HTTPS client`, true},
+		{"unknown authority", unknownAuthority, `x509: certificate signed by unknown authority`, true},
+		{"401", unauthorized, `(Unauthorized|the server has asked for the client to provide credentials)`, true},
+		{"403", forbidden, `pods is forbidden: User \\?"jane\\?" cannot list resource \\?"pods\\?"`, true},
+	}
+	for _, test := range tests {
+		cause := regexp.MustCompile(test.cause)
+		run := func(name string, check func(t *testing.T, p *program.Program), args ...string) {
+			t.Run(name+"/"+test.name, func(t *testing.T) {
+				t.Parallel()
+				check(t, start(t, name, nil, append([]string{"--kubeconfig", test.server(t)}, args...)...))
+			})
+		}
+
+		run("01-clientset", func(t *testing.T, p *program.Program) {
+			code := p.End(t, 15*time.Second)
+			record(t, p, code)
+			if lines := p.Stderr.Lines(); code != 1 || len(lines) != 1 || !cause.MatchString(lines[0]) {
+				t.Errorf("exit code %d, stderr %q", code, lines)
+			}
+		})
+		run("02-factory", func(t *testing.T, p *program.Program) {
+			code := p.End(t, 4*time.Second)
+			record(t, p, code)
+			if want := "before start: 0 pods in the store\nright after start: 0 pods in the store\n"; code != 0 || p.Stdout.String() != want {
+				t.Errorf("exit code %d, stdout %q", code, &p.Stdout)
+			}
+			checkLog(t, p, cause, test.logged)
+		})
+		run("03-handlers", func(t *testing.T, p *program.Program) {
+			if test.logged {
+				p.Await(t, &p.Stderr, "Failed to watch", 5*time.Second)
+			} else {
+				time.Sleep(2 * time.Second) // that nothing is printed can't be waited for
+			}
+			took := p.Signal(t, syscall.SIGINT, 2*time.Second)
+			record(t, p, p.ProcessState.ExitCode())
+			if code := p.ProcessState.ExitCode(); code != 0 || p.Stdout.String() != "" {
+				t.Errorf("exit code %d %s after ^C, stdout %q", code, took, &p.Stdout)
+			}
+			checkLog(t, p, cause, test.logged)
+		})
+		for _, name := range []string{"04-sync", "05-resync"} {
+			run(name, func(t *testing.T, p *program.Program) {
+				code := p.End(t, 9*time.Second)
+				record(t, p, code)
+				lines := p.Stderr.Lines()
+				last := lines[len(lines)-1]
+				if code != 1 || !strings.HasPrefix(last, "cache is not synced: ") || !cause.MatchString(last) {
+					t.Errorf("exit code %d, stderr %q", code, lines)
+				}
+				causes := lines[:len(lines)-1]
+				if told := slices.ContainsFunc(causes, cause.MatchString); told != test.logged || len(causes) > 1 {
+					t.Errorf("stderr %q, want one line with the cause before the deadline: %t", lines, test.logged)
+				}
+			}, "--sync-timeout", "3s")
+		}
+	}
+}
+
+// checkLog: client-go logs a cause that reaches its watch error handler, and says
+// nothing of the others.
+func checkLog(t *testing.T, p *program.Program, cause *regexp.Regexp, logged bool) {
+	t.Helper()
+	if log := p.Stderr.String(); logged && !cause.MatchString(log) || !logged && log != "" {
+		t.Errorf("stderr %q, want the cause: %t", log, logged)
+	}
+}
+
+// TestBadPeriods: what would make 05 run without a pause is refused.
+func TestBadPeriods(t *testing.T) {
+	kubeconfig := refusing(t)
+	for _, arg := range []string{"--resync=-1s", "--run-every=0", "--run-every=-1s"} {
+		p := start(t, "05-resync", nil, "--kubeconfig", kubeconfig, arg)
+		if code := p.End(t, 5*time.Second); code != 1 || p.Stderr.String() != "--resync must be 0 or more and --run-every more than 0\n" {
+			t.Errorf("%s: exit code %d, stderr %q", arg, code, &p.Stderr)
+		}
+	}
+}
+
+// record logs one row of the table of bad inputs: go test -v -run Bad ./internal/chapters.
+func record(t *testing.T, p *program.Program, code int) {
+	lines := p.Stderr.Lines()
+	last := "(nothing)"
+	if len(lines) > 0 {
+		last = lines[len(lines)-1]
+	}
+	t.Log(fmt.Sprintf("| %s | %d | %.1f s | %s |", t.Name(), code, time.Since(p.Started).Seconds(), last))
+}

@@ -1,0 +1,42 @@
+// Package chapters holds the chapters to what the tutorial promises of all of
+// them: how they answer bad input, how they end, how long they are, and that
+// what their READMEs say of a changed chapter is so.
+package chapters
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"example.com/informers/internal/program"
+)
+
+const root = "../.."
+
+var binDir string
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	_ = flag.Set("test.parallel", "16") // the programs wait most of the time
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "chapters")
+		if err == nil {
+			defer func() { _ = os.RemoveAll(dir) }()
+			binDir = dir
+			err = program.Build(root, dir)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return m.Run()
+	}())
+}
+
+// start runs a chapter.
+func start(t *testing.T, chapter string, env []string, args ...string) *program.Program {
+	t.Helper()
+	return program.Start(t, filepath.Join(binDir, chapter), env, args...)
+}

@@ -1,0 +1,182 @@
+package chapters
+
+import (
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+)
+
+// writeKubeconfig writes a kubeconfig for one server and returns its path.
+// Without a ca the system's certificate authorities are asked.
+func writeKubeconfig(t *testing.T, server string, ca []byte) string {
+	t.Helper()
+	config := clientcmdapi.NewConfig()
+	config.Clusters["test"] = &clientcmdapi.Cluster{Server: server, CertificateAuthorityData: ca}
+	config.Contexts["test"] = &clientcmdapi.Context{Cluster: "test"}
+	config.CurrentContext = "test"
+	path := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := clientcmd.WriteToFile(*config, path); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// serve starts a TLS server on loopback and returns it and a kubeconfig for it.
+func serve(t *testing.T, handler http.Handler) (*httptest.Server, string) {
+	t.Helper()
+	server := httptest.NewUnstartedServer(handler)
+	server.EnableHTTP2 = true
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.StartTLS()
+	t.Cleanup(func() { stop(server) })
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	return server, writeKubeconfig(t, server.URL, ca)
+}
+
+// stop makes the server refuse connections from now on.
+func stop(server *httptest.Server) {
+	_ = server.Listener.Close()
+	server.CloseClientConnections()
+	server.Close()
+}
+
+func refusing(t *testing.T) string {
+	server, kubeconfig := serve(t, http.NotFoundHandler())
+	stop(server)
+	return kubeconfig
+}
+
+// silent accepts connections and never answers.
+func silent(t *testing.T) string {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			t.Cleanup(func() { _ = conn.Close() })
+		}
+	}()
+	return writeKubeconfig(t, "https://"+listener.Addr().String(), nil)
+}
+
+func withoutTLS(t *testing.T) string {
+	server := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(server.Close)
+	return writeKubeconfig(t, "https://"+server.Listener.Addr().String(), nil)
+}
+
+func unknownAuthority(t *testing.T) string {
+	server, _ := serve(t, http.NotFoundHandler())
+	return writeKubeconfig(t, server.URL, nil)
+}
+
+// unauthorized answers everything with 401.
+func unauthorized(t *testing.T) string {
+	_, kubeconfig := serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		writeStatus(w, http.StatusUnauthorized, metav1.StatusReasonUnauthorized, "Unauthorized")
+	}))
+	return kubeconfig
+}
+
+// forbidden tells its version and answers all else with 403, as an API server
+// does whose default roles are unchanged (system:public-info-viewer).
+func forbidden(t *testing.T) string {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /version", version)
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		writeStatus(w, http.StatusForbidden, metav1.StatusReasonForbidden,
+			`pods is forbidden: User "jane" cannot list resource "pods" in API group "" at the cluster scope`)
+	})
+	_, kubeconfig := serve(t, mux)
+	return kubeconfig
+}
+
+func writeStatus(w http.ResponseWriter, code int32, reason metav1.StatusReason, message string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(int(code))
+	_ = json.NewEncoder(w).Encode(metav1.Status{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"},
+		Status:   metav1.StatusFailure, Code: code, Reason: reason, Message: message,
+	})
+}
+
+func version(w http.ResponseWriter, _ *http.Request) {
+	_, _ = io.WriteString(w, `{"gitVersion": "v1.37.2"}`)
+}
+
+// apiserver answers as an API server that holds count pods and never changes:
+// LIST in pages, and the stream of a watch with sendInitialEvents. The tests on
+// a real cluster are in e2e; this one can be stopped in the middle.
+func apiserver(count int) http.Handler {
+	pods := make([]corev1.Pod, count)
+	for i := range pods {
+		pods[i] = corev1.Pod{
+			TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
+			ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: fmt.Sprintf("pod-%d", i), ResourceVersion: fmt.Sprint(i + 1)},
+			Status:     corev1.PodStatus{Phase: corev1.PodPending},
+		}
+	}
+	resourceVersion := fmt.Sprint(count + 1)
+
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /version", version)
+	mux.HandleFunc("GET /api/v1/pods", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		query := r.URL.Query()
+		if query.Get("watch") == "" {
+			from, limit := 0, count
+			_, _ = fmt.Sscan(query.Get("continue"), &from)
+			_, _ = fmt.Sscan(query.Get("limit"), &limit)
+			to := min(from+limit, count)
+			list := corev1.PodList{
+				TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "PodList"},
+				ListMeta: metav1.ListMeta{ResourceVersion: resourceVersion},
+				Items:    pods[from:to],
+			}
+			if to < count {
+				list.Continue = fmt.Sprint(to)
+			}
+			_ = json.NewEncoder(w).Encode(list)
+			return
+		}
+
+		send := func(kind string, pod *corev1.Pod) {
+			raw, _ := json.Marshal(pod)
+			_ = json.NewEncoder(w).Encode(metav1.WatchEvent{Type: kind, Object: runtime.RawExtension{Raw: raw}})
+		}
+		if query.Get("sendInitialEvents") == "true" {
+			for i := range pods {
+				send("ADDED", &pods[i])
+			}
+			send("BOOKMARK", &corev1.Pod{
+				TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
+				ObjectMeta: metav1.ObjectMeta{
+					ResourceVersion: resourceVersion,
+					Annotations:     map[string]string{metav1.InitialEventsAnnotationKey: "true"},
+				},
+			})
+		}
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+	})
+	return mux
+}

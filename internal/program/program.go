@@ -1,0 +1,149 @@
+// Package program builds the chapters and runs them in tests as a learner does:
+// as binaries, with signals, exit codes, and what they print.
+package program
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Chapters are the directories of the chapters, in the order of the lesson.
+var Chapters = []string{"01-clientset", "02-factory", "03-handlers", "04-sync", "05-resync"}
+
+// Build compiles all chapters of the repository at root into dir. The extra
+// arguments go to go build. The error holds what the compiler said.
+func Build(root, dir string, args ...string) error {
+	args = append(append([]string{"build"}, args...), "-o", dir+string(filepath.Separator))
+	for _, name := range Chapters {
+		args = append(args, "./"+name)
+	}
+	cmd := exec.Command("go", args...)
+	cmd.Dir = root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, out)
+	}
+	return nil
+}
+
+// Program is a binary that runs.
+type Program struct {
+	*exec.Cmd
+	Stdout, Stderr Output
+	Started        time.Time
+}
+
+// Start runs a binary. Its environment is env and an empty HOME, so it knows of
+// no cluster but those it is told. It is killed when the test ends.
+func Start(t *testing.T, binary string, env []string, args ...string) *Program {
+	t.Helper()
+	p := &Program{Cmd: exec.Command(binary, args...), Started: time.Now()}
+	p.Env = append([]string{"HOME=" + t.TempDir()}, env...)
+	p.Cmd.Stdout, p.Cmd.Stderr = &p.Stdout, &p.Stderr
+	if err := p.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if p.ProcessState == nil {
+			_ = p.Process.Kill()
+			_ = p.Wait()
+		}
+	})
+	return p
+}
+
+// Signal sends sig and waits for the end. The test fails if that takes longer than limit.
+func (p *Program) Signal(t *testing.T, sig os.Signal, limit time.Duration) (took time.Duration) {
+	t.Helper()
+	begin := time.Now()
+	if err := p.Process.Signal(sig); err != nil {
+		t.Fatal(err)
+	}
+	p.End(t, limit)
+	return time.Since(begin)
+}
+
+// End waits until the program has ended and returns its exit code. The test
+// fails if that takes longer than limit.
+func (p *Program) End(t *testing.T, limit time.Duration) (code int) {
+	t.Helper()
+	timer := time.AfterFunc(limit, func() { _ = p.Process.Kill() })
+	err := p.Wait()
+	if !timer.Stop() {
+		p.fatalf(t, "had not ended after %s", limit)
+	}
+	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return p.ProcessState.ExitCode()
+}
+
+// Await waits until o, one of the program's outputs, contains text. The test
+// fails if that takes longer than limit.
+func (p *Program) Await(t *testing.T, o *Output, text string, limit time.Duration) {
+	t.Helper()
+	timeout := time.After(limit)
+	for {
+		changed := o.Changed()
+		if strings.Contains(o.String(), text) {
+			return
+		}
+		select {
+		case <-changed:
+		case <-timeout:
+			p.fatalf(t, "printed no %q in %s", text, limit)
+		}
+	}
+}
+
+func (p *Program) fatalf(t *testing.T, format string, args ...any) {
+	t.Helper()
+	t.Fatalf("%s %s\nstdout:\n%s\nstderr:\n%s", filepath.Base(p.Path), fmt.Sprintf(format, args...), &p.Stdout, &p.Stderr)
+}
+
+// Output collects what a program prints. Its zero value is ready for use.
+type Output struct {
+	mu      sync.Mutex
+	data    bytes.Buffer
+	changed chan struct{}
+}
+
+// Write implements io.Writer.
+func (o *Output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.changed != nil {
+		close(o.changed)
+		o.changed = nil
+	}
+	return o.data.Write(p)
+}
+
+// String is all that was printed so far.
+func (o *Output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.data.String()
+}
+
+// Lines are the lines printed so far, without their ends.
+func (o *Output) Lines() []string {
+	return strings.FieldsFunc(o.String(), func(r rune) bool { return r == '\n' })
+}
+
+// Changed is closed when more is printed.
+func (o *Output) Changed() <-chan struct{} {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.changed == nil {
+		o.changed = make(chan struct{})
+	}
+	return o.changed
+}
