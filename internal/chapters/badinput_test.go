@@ -1,7 +1,6 @@
 package chapters
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -159,10 +158,11 @@ func TestBadPeriods(t *testing.T) {
 
 // record logs one row of the table of bad inputs: go test -v -run Bad ./internal/chapters.
 func record(t *testing.T, p *program.Program, code int) {
+	t.Helper()
 	lines := p.Stderr.Lines()
 	last := "(nothing)"
 	if len(lines) > 0 {
 		last = lines[len(lines)-1]
 	}
-	t.Log(fmt.Sprintf("| %s | %d | %.1f s | %s |", t.Name(), code, time.Since(p.Started).Seconds(), last))
+	t.Logf("| %s | %d | %.1f s | %s |", t.Name(), code, time.Since(p.Started).Seconds(), last)
 }

@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 		if err == nil {
 			defer func() { _ = os.RemoveAll(dir) }()
 			binDir = dir
-			err = program.Build(root, dir)
+			err = program.Build(root, dir, program.Chapters)
 		}
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)

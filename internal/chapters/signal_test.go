@@ -110,8 +110,8 @@ func TestSecondSignal(t *testing.T) {
 			t.Fatal(err)
 		}
 		select {
-		case <-ended:
-			if status := cmd.ProcessState.Sys().(syscall.WaitStatus); signals != 2 || status.Signal() != syscall.SIGINT {
+		case err := <-ended:
+			if status := cmd.ProcessState.Sys().(syscall.WaitStatus); err == nil || signals != 2 || status.Signal() != syscall.SIGINT {
 				t.Errorf("ended after %d signals: %s", signals, cmd.ProcessState)
 			}
 			return

@@ -18,12 +18,12 @@ import (
 // Chapters are the directories of the chapters, in the order of the lesson.
 var Chapters = []string{"01-clientset", "02-factory", "03-handlers", "04-sync", "05-resync"}
 
-// Build compiles all chapters of the repository at root into dir. The extra
-// arguments go to go build. The error holds what the compiler said.
-func Build(root, dir string, args ...string) error {
-	args = append(append([]string{"build"}, args...), "-o", dir+string(filepath.Separator))
-	for _, name := range Chapters {
-		args = append(args, "./"+name)
+// Build compiles chapters of the repository at root into dir, with flags of go
+// build. The error holds what the compiler said.
+func Build(root, dir string, chapters []string, flags ...string) error {
+	args := append(append([]string{"build"}, flags...), "-o", dir+string(filepath.Separator))
+	for _, chapter := range chapters {
+		args = append(args, "./"+chapter)
 	}
 	cmd := exec.Command("go", args...)
 	cmd.Dir = root

@@ -44,7 +44,7 @@ func main() {
 	go informer.Run(stop)
 
 	_ = wait.PollImmediate(time.Second, time.Minute, func() (bool, error) {
-		_, err := get(client)
+		_, err := get(context.Background(), client)
 		if _, ok := err.(*errors.StatusError); ok {
 			return false, fmt.Errorf("get pod: %v", err)
 		}
@@ -52,6 +52,10 @@ func main() {
 	})
 }
 
-func get(client kubernetes.Interface) (*v1.Pod, error) {
-	return client.CoreV1().Pods("default").Get(context.TODO(), "nginx", metav1.GetOptions{})
+func get(ctx context.Context, client kubernetes.Interface) (*v1.Pod, error) {
+	return getWithoutContext(client)
+}
+
+func getWithoutContext(client kubernetes.Interface) (*v1.Pod, error) {
+	return client.CoreV1().Pods("default").Get(context.Background(), "nginx", metav1.GetOptions{})
 }

@@ -1,0 +1,305 @@
+// Package e2e runs each chapter on a kind cluster of its own, creates and deletes
+// an nginx pod beside it, and holds the lines to what Kubernetes guarantees of
+// one pod: Add, then Updates, then Delete. How many Updates is not guaranteed.
+package e2e
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"example.com/informers/internal/program"
+)
+
+const (
+	root    = ".."
+	timeout = time.Minute // for what takes seconds on an idle machine
+)
+
+var (
+	name   = flag.String("name", "informers-e2e", "name of the kind cluster to create")
+	update = flag.Bool("update", false, "write the outputs of the READMEs anew")
+
+	binDir     string
+	kubeconfig string
+	client     kubernetes.Interface
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	// ^C and SIGTERM end kind, and then the cluster is removed as after any run.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code, err := run(ctx, m)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func run(ctx context.Context, m *testing.M) (code int, err error) {
+	binDir, err = os.MkdirTemp("", "informers-e2e")
+	if err != nil {
+		return 1, err
+	}
+	defer func() { _ = os.RemoveAll(binDir) }()
+	if err := program.Build(root, binDir, program.Chapters); err != nil {
+		return 1, err
+	}
+
+	// kind writes to a kubeconfig of its own: the user's stays as it is.
+	kubeconfig = filepath.Join(binDir, "kubeconfig")
+	create := []string{"create", "cluster", "--name", *name, "--kubeconfig", kubeconfig, "--wait", "2m"}
+	if image := os.Getenv("KIND_NODE_IMAGE"); image != "" {
+		create = append(create, "--image", image)
+	}
+	if err := kind(ctx, create...); err != nil {
+		return 1, err
+	}
+	defer func() {
+		if deleteErr := kind(context.WithoutCancel(ctx), "delete", "cluster", "--name", *name, "--kubeconfig", kubeconfig); err == nil {
+			err = deleteErr
+		}
+	}()
+	// An image that Docker has need not be pulled by the node.
+	if exec.CommandContext(ctx, "docker", "image", "inspect", nginxImage()).Run() == nil {
+		if err := kind(ctx, "load", "docker-image", nginxImage(), "--name", *name); err != nil {
+			return 1, err
+		}
+	}
+
+	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(
+		&clientcmd.ClientConfigLoadingRules{ExplicitPath: kubeconfig}, nil).ClientConfig()
+	if err != nil {
+		return 1, err
+	}
+	if client, err = kubernetes.NewForConfig(config); err != nil {
+		return 1, err
+	}
+	// Without its service account the first pod of a namespace is refused.
+	if err := wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, timeout, true, func(ctx context.Context) (bool, error) {
+		_, err := client.CoreV1().ServiceAccounts("default").Get(ctx, "default", metav1.GetOptions{})
+		return err == nil, nil
+	}); err != nil {
+		return 1, fmt.Errorf("wait for the service account: %w", err)
+	}
+	return m.Run(), ctx.Err()
+}
+
+// kind runs the kind of go.mod, never one from PATH.
+func kind(ctx context.Context, args ...string) error {
+	cmd := exec.CommandContext(ctx, "go", append([]string{"tool", "kind"}, args...)...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 10 * time.Second
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("kind %s: %w", args[0], err)
+	}
+	return nil
+}
+
+func nginxImage() string {
+	if image := os.Getenv("NGINX_IMAGE"); image != "" {
+		return image
+	}
+	return "nginx:1.22"
+}
+
+// create makes a pod as kubectl run does.
+func create(t *testing.T, name string) {
+	t.Helper()
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"run": name}},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: name, Image: nginxImage()}}},
+	}
+	if _, err := client.CoreV1().Pods("default").Create(t.Context(), pod, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// start runs a chapter as the README does, and gives it time for the sync.
+func start(t *testing.T, chapter string, args ...string) *program.Program {
+	t.Helper()
+	args = append([]string{"--namespace", "default"}, args...)
+	return program.Start(t, filepath.Join(binDir, chapter), []string{"KUBECONFIG=" + kubeconfig, "KUBE_CACHE_MUTATION_DETECTOR=true"}, args...)
+}
+
+// TestChapters is one story for all chapters: a pod web is there before they
+// start; nginx is created, becomes ready and is deleted while 03 to 05 run.
+func TestChapters(t *testing.T) {
+	watcher := start(t, "05-resync", "--resync", "0")
+	create(t, "web")
+	watcher.Await(t, &watcher.Stdout, "phase Running", 2*timeout) // the image may have to be pulled
+	watcher.Signal(t, syscall.SIGTERM, 2*time.Second)
+
+	clientset := start(t, "01-clientset")
+	factory := start(t, "02-factory")
+	if code := clientset.End(t, timeout) + factory.End(t, timeout); code != 0 {
+		t.Errorf("exit codes of 01 and 02: %d", code)
+	}
+	t.Run("01-clientset", func(t *testing.T) {
+		match(t, clientset, `context kind-\S+, server https://127\.0\.0\.1:\d+
+connected to Kubernetes v\d+\.\d+\.\d+\S*
+default/web is Running on node \S+-control-plane
+1 pods at resourceVersion \d+
+`)
+		checkReadme(t, "01-clientset", clientset)
+	})
+	t.Run("02-factory", func(t *testing.T) {
+		match(t, factory, `before start: 0 pods in the store
+right after start: (0 pods in the store
+then: )?1 pods in the store
+`)
+		checkReadme(t, "02-factory", factory)
+	})
+
+	// All three see the same pod at the same time.
+	running := map[string]*program.Program{}
+	for _, chapter := range []string{"03-handlers", "04-sync", "05-resync"} {
+		running[chapter] = start(t, chapter)
+		// From here on an Add is not initial: 03 knows no better sign.
+		running[chapter].Await(t, &running[chapter].Stdout, map[string]string{
+			"03-handlers": "(key: default/web)\n", "04-sync": "cache is synced\n", "05-resync": "run\n",
+		}[chapter], timeout)
+	}
+	create(t, "nginx")
+	running["05-resync"].Await(t, &running["05-resync"].Stdout, "phase Running, Ready", timeout)
+	if err := client.CoreV1().Pods("default").Delete(t.Context(), "nginx", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range running {
+		p.Await(t, &p.Stdout, "handleDelete is called for Pod (key: default/nginx)", timeout)
+	}
+
+	for _, chapter := range []string{"03-handlers", "04-sync"} {
+		p := running[chapter]
+		p.Signal(t, syscall.SIGINT, 2*time.Second)
+	}
+	t.Run("03-handlers", func(t *testing.T) {
+		match(t, running["03-handlers"], `handleAdd is called for Pod \(key: default/web\)
+handleAdd is called for Pod \(key: default/nginx\)
+(handleUpdate is called for Pod \(key: default/nginx\)
+)+handleDelete is called for Pod \(key: default/nginx\)
+`)
+		checkReadme(t, "03-handlers", running["03-handlers"])
+	})
+	t.Run("04-sync", func(t *testing.T) {
+		match(t, running["04-sync"], `(store is synced
+handleAdd is called for Pod \(key: default/web\)|handleAdd is called for Pod \(key: default/web\)
+store is synced)
+handler is synced
+cache is synced
+handleAdd is called for Pod \(key: default/nginx\)
+(handleUpdate is called for Pod \(key: default/nginx\)
+)+handleDelete is called for Pod \(key: default/nginx\)
+`)
+		checkReadme(t, "04-sync", running["04-sync"])
+	})
+	t.Run("05-resync", func(t *testing.T) {
+		p := running["05-resync"]
+		p.Await(t, &p.Stdout, "(key: default/web): resync, resourceVersion ", 35*time.Second)
+		if took := time.Since(p.Started); took < 30*time.Second {
+			t.Errorf("resync after %s, want 30 s or more", took)
+		}
+		p.Signal(t, syscall.SIGINT, 2*time.Second)
+		match(t, p, `(store is synced
+)?handleAdd is called for Pod \(key: default/web\): initial, phase Running, node \S+, .*Ready.*
+(store is synced
+)?handler is synced
+cache is synced
+run
+(run
+)*handleAdd is called for Pod \(key: default/nginx\): new, phase Pending, node \S+(, .*)?
+((run|handleUpdate is called for Pod \(key: default/nginx\): \d+ → \d+(, .*)?)
+)+handleDelete is called for Pod \(key: default/nginx\): tombstone=(true|false)
+(run
+)+handleUpdate is called for Pod \(key: default/web\): resync, resourceVersion \d+
+(run
+)*`)
+		updates := regexp.MustCompile(`handleUpdate .*nginx\): (\d+) → (\d+).*`).FindAllStringSubmatch(p.Stdout.String(), -1)
+		for _, want := range []string{", node ", ", phase Running", ", Ready", ", deletion"} {
+			if !slices.ContainsFunc(updates, func(update []string) bool { return strings.Contains(update[0], want) }) {
+				t.Errorf("no Update of nginx says %q:\n%s", want, &p.Stdout)
+			}
+		}
+		for i, update := range updates {
+			if update[1] == update[2] || i > 0 && update[1] != updates[i-1][2] {
+				t.Errorf("%q does not go on where the Update before it ended", update[0])
+			}
+		}
+		checkReadme(t, "05-resync", p)
+		checkReadme(t, ".", p) // the front page shows the last chapter
+	})
+}
+
+// match holds all that p printed to a regular expression, and p to exit code 0.
+func match(t *testing.T, p *program.Program, want string) {
+	t.Helper()
+	t.Logf("$ go run ./%s --namespace default\n%s", filepath.Base(p.Path), &p.Stdout)
+	if got := p.Stdout.String(); !regexp.MustCompile("^" + want + "$").MatchString(got) {
+		t.Errorf("printed:\n%swant:\n%s", got, want)
+	}
+	if code := p.ProcessState.ExitCode(); code != 0 {
+		t.Errorf("exit code %d, stderr:\n%s", code, &p.Stderr)
+	}
+}
+
+// checkReadme: the output under "Run it" is of a run like this one. What may
+// differ from run to run is taken out on both sides.
+func checkReadme(t *testing.T, chapter string, p *program.Program) {
+	t.Helper()
+	path := filepath.Join(root, chapter, "README.md")
+	readme, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := regexp.MustCompile("(?s)(<!-- output of the e2e suite -->\n```text\n)(.*?)(```)")
+	if *update {
+		readme = block.ReplaceAll(readme, []byte("${1}"+strings.ReplaceAll(p.Stdout.String(), "$", "$$")+"${3}"))
+		if err := os.WriteFile(path, readme, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	found := block.FindSubmatch(readme)
+	if found == nil {
+		t.Fatalf("%s has no output", path)
+	}
+	if got, want := normal(string(found[2])), normal(p.Stdout.String()); got != want {
+		t.Errorf("%s is not what a run prints: go test ./e2e -args -name kind -update\nit has:\n%s\na run:\n%s", path, got, want)
+	}
+}
+
+// normal takes out of an output what no run can promise: names and numbers, the
+// place of "store is synced", and how many runs and Updates there are of what.
+func normal(output string) string {
+	for _, rule := range []struct{ old, new string }{
+		{`store is synced\n`, ``},
+		{`right after start: 1 .*\n`, "right after start: 0 pods in the store\nthen: 1 pods in the store\n"},
+		{` → \d+.*`, ` → …`},
+		{`: (new|initial), .*`, `: $1, …`},
+		{`kind-\S+,`, `kind-…,`},
+		{`node \S+`, `node …`},
+		{`\d+(\.\d+)*\S*`, `…`},
+		{`run\n`, ``},
+	} {
+		output = regexp.MustCompile(rule.old).ReplaceAllString(output, rule.new)
+	}
+	return strings.Join(slices.Compact(strings.Split(output, "\n")), "\n")
+}

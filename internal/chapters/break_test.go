@@ -1,0 +1,131 @@
+package chapters
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"example.com/informers/internal/program"
+)
+
+// TestBreakIt makes the changes that the READMEs suggest under "Break it" and
+// sees what they say. The READMEs show the same lines of code.
+func TestBreakIt(t *testing.T) {
+	tests := []struct {
+		name, chapter string
+		edits         []string // what is replaced in main.go, and with what
+		env, args     []string
+		check         func(t *testing.T, p *program.Program)
+	}{
+		{
+			name: "paging", chapter: "01-clientset",
+			edits: []string{"Limit: 500", "Limit: 2"},
+			check: func(t *testing.T, p *program.Program) {
+				if code := p.End(t, 5*time.Second); code != 0 || !strings.Contains(p.Stdout.String(), "\n50 pods at resourceVersion 51\n") {
+					t.Errorf("exit code %d, stdout:\n%s", code, &p.Stdout)
+				}
+			},
+		},
+		{
+			name: "started before it was asked for", chapter: "02-factory",
+			edits: []string{
+				"	factory.StartWithContext(ctx)\n", "",
+				"	pods := factory", "	factory.StartWithContext(ctx)\n	pods := factory",
+			},
+			check: func(t *testing.T, p *program.Program) {
+				want := "before start: 0 pods in the store\nright after start: 0 pods in the store\n"
+				if code := p.End(t, 5*time.Second); code != 0 || p.Stdout.String() != want {
+					t.Errorf("exit code %d, stdout:\n%s", code, &p.Stdout)
+				}
+			},
+		},
+		{
+			name: "a handler changes the store", chapter: "03-handlers",
+			edits: []string{"	handleAdd := func(pod *corev1.Pod) {\n", "	handleAdd := func(pod *corev1.Pod) {\n		pod.Labels = map[string]string{\"seen\": \"yes\"}\n"},
+			env:   []string{detector},
+			check: func(t *testing.T, p *program.Program) {
+				if code := p.End(t, 20*time.Second); code != 2 || !strings.Contains(p.Stderr.String(), "panic: cache *v1.Pod modified") {
+					t.Errorf("exit code %d, stderr:\n%s", code, &p.Stderr)
+				}
+			},
+		},
+		{
+			name: "a slow handler", chapter: "04-sync",
+			edits: []string{"	handleAdd := func(pod *corev1.Pod) {\n", "	handleAdd := func(pod *corev1.Pod) {\n		time.Sleep(time.Second)\n"},
+			args:  []string{"--sync-timeout", "3s"},
+			check: func(t *testing.T, p *program.Program) {
+				want := "cache is not synced: the handlers are still busy with the first pods\n"
+				if code := p.End(t, 10*time.Second); code != 1 || p.Stderr.String() != want || !strings.Contains(p.Stdout.String(), "store is synced\n") {
+					t.Errorf("exit code %d, stderr:\n%s\nstdout:\n%s", code, &p.Stderr, &p.Stdout)
+				}
+			},
+		},
+		{
+			name: "no resync", chapter: "05-resync",
+			args: []string{"--resync", "0", "--run-every", "1s"},
+			check: func(t *testing.T, p *program.Program) {
+				p.Await(t, &p.Stdout, strings.Repeat("run\n", 4), 10*time.Second)
+				p.Signal(t, syscall.SIGINT, 2*time.Second)
+				if strings.Contains(p.Stdout.String(), "resync") {
+					t.Errorf("stdout:\n%s", &p.Stdout)
+				}
+			},
+		},
+		{
+			name: "a fast resync", chapter: "05-resync",
+			args: []string{"--resync", "1s"},
+			check: func(t *testing.T, p *program.Program) {
+				p.Await(t, &p.Stdout, "handleUpdate is called for Pod (key: default/pod-0): resync, resourceVersion 1\n", 10*time.Second)
+				p.Signal(t, syscall.SIGINT, 2*time.Second)
+			},
+		},
+	}
+	for _, test := range tests {
+		t.Run(test.chapter+"/"+test.name, func(t *testing.T) {
+			t.Parallel()
+			dir := binDir
+			if test.edits != nil {
+				dir = t.TempDir()
+				if err := program.Build(root, dir, []string{test.chapter}, "-overlay", overlay(t, dir, test.chapter, test.edits)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_, kubeconfig := serve(t, apiserver(50))
+			test.check(t, program.Start(t, filepath.Join(dir, test.chapter), test.env, append(test.args, "--kubeconfig", kubeconfig)...))
+		})
+	}
+}
+
+// overlay makes go build see a changed main.go, and nothing else.
+func overlay(t *testing.T, dir, chapter string, edits []string) string {
+	t.Helper()
+	source := string(read(t, chapter, "main.go"))
+	for edit := range slices.Chunk(edits, 2) {
+		if strings.Count(source, edit[0]) != 1 {
+			t.Fatalf("%s/main.go does not hold once:\n%s", chapter, edit[0])
+		}
+		source = strings.Replace(source, edit[0], edit[1], 1)
+	}
+	changed := filepath.Join(dir, "changed.go")
+	if err := os.WriteFile(changed, []byte(source), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	main, err := filepath.Abs(filepath.Join(root, chapter, "main.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := json.Marshal(map[string]map[string]string{"Replace": {main: changed}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "overlay.json")
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
