@@ -104,6 +104,9 @@ func TestBadServer(t *testing.T) {
 				t.Errorf("exit code %d, stdout %q", code, &p.Stdout)
 			}
 			checkLog(t, p, cause, test.logged)
+			if test.name == "403" {
+				checkReadme(t, "02-factory", p)
+			}
 		})
 		run("03-handlers", func(t *testing.T, p *program.Program) {
 			if test.logged {
@@ -117,6 +120,9 @@ func TestBadServer(t *testing.T) {
 				t.Errorf("exit code %d %s after ^C, stdout %q", code, took, &p.Stdout)
 			}
 			checkLog(t, p, cause, test.logged)
+			if test.name == "unknown authority" {
+				checkReadme(t, "03-handlers", p)
+			}
 		})
 		for _, name := range []string{"04-sync", "05-resync"} {
 			run(name, func(t *testing.T, p *program.Program) {
@@ -126,6 +132,9 @@ func TestBadServer(t *testing.T) {
 				last := lines[len(lines)-1]
 				if code != 1 || !strings.HasPrefix(last, "cache is not synced: ") || !cause.MatchString(last) {
 					t.Errorf("exit code %d, stderr %q", code, lines)
+				}
+				if name == "04-sync" && test.name == "refuses" {
+					checkReadme(t, name, p)
 				}
 				causes := lines[:len(lines)-1]
 				if told := slices.ContainsFunc(causes, cause.MatchString); told != test.logged || len(causes) > 1 {
@@ -142,6 +151,24 @@ func checkLog(t *testing.T, p *program.Program, cause *regexp.Regexp, logged boo
 	t.Helper()
 	if log := p.Stderr.String(); logged && !cause.MatchString(log) || !logged && log != "" {
 		t.Errorf("stderr %q, want the cause: %t", log, logged)
+	}
+}
+
+// checkReadme: the chapter's README shows the first line that p printed on stderr.
+// Only numbers, the user and the place of the module cache are another machine's.
+func checkReadme(t *testing.T, chapter string, p *program.Program) {
+	t.Helper()
+	block := regexp.MustCompile("(?s)<!-- stderr -->\n *```text\n(.*?)```").FindSubmatch(read(t, chapter, "README.md"))
+	if block == nil {
+		t.Fatalf("the README of %s shows no stderr", chapter)
+	}
+	normal := func(line string) string {
+		line = regexp.MustCompile(`User \\"[^"]*\\"`).ReplaceAllString(strings.TrimSpace(line), "User …")
+		line = regexp.MustCompile(`reflector="[^"]*/client-go@`).ReplaceAllString(line, `reflector="…`)
+		return regexp.MustCompile(`\d+`).ReplaceAllString(strings.Join(strings.Fields(line), " "), "…")
+	}
+	if got, want := normal(string(block[1])), normal(p.Stderr.Lines()[0]); got != want {
+		t.Errorf("the README of %s has\n%s\na run prints\n%s", chapter, got, want)
 	}
 }
 
