@@ -1,10 +1,11 @@
-// Package e2e runs each chapter on a kind cluster of its own, creates and deletes
+// Package e2e runs each chapter on a cluster (CLUSTER=auto, kind, local or current), creates and deletes
 // an nginx pod beside it, and holds the lines to what Kubernetes guarantees of
 // one pod: Add, then Updates, then Delete. How many Updates is not guaranteed.
 package e2e
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -24,25 +25,28 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"example.com/informers/internal/clusters"
 	"example.com/informers/internal/program"
 )
 
 const (
 	root    = ".."
+	name    = "informers-e2e"
 	timeout = time.Minute // for what takes seconds on an idle machine
 )
 
 var (
-	name   = flag.String("name", "informers-e2e", "name of the kind cluster to create")
 	update = flag.Bool("update", false, "write the outputs of the READMEs anew")
 
-	binDir     string
-	kubeconfig string
-	client     kubernetes.Interface
+	binDir    string
+	cluster   *clusters.Cluster
+	namespace = "default"
+	client    kubernetes.Interface
 )
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	_ = flag.Set("test.parallel", "4") // the tests wait most of the time
 	// ^C and SIGTERM end kind, and then the cluster is removed as after any run.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code, err := run(ctx, m)
@@ -64,38 +68,33 @@ func run(ctx context.Context, m *testing.M) (code int, err error) {
 		return 1, err
 	}
 
-	// kind writes to a kubeconfig of its own: the user's stays as it is.
-	kubeconfig = filepath.Join(binDir, "kubeconfig")
-	create := []string{"create", "cluster", "--name", *name, "--kubeconfig", kubeconfig, "--wait", "2m"}
-	if image := os.Getenv("KIND_NODE_IMAGE"); image != "" {
-		create = append(create, "--image", image)
-	}
-	if err := kind(ctx, create...); err != nil {
+	c, err := clusters.Open(ctx, os.Getenv("CLUSTER"), name, os.Stderr)
+	if err != nil {
 		return 1, err
 	}
-	defer func() {
-		if deleteErr := kind(context.WithoutCancel(ctx), "delete", "cluster", "--name", *name, "--kubeconfig", kubeconfig); err == nil {
-			err = deleteErr
-		}
-	}()
-	// An image that Docker has need not be pulled by the node.
-	if exec.CommandContext(ctx, "docker", "image", "inspect", nginxImage()).Run() == nil {
-		if err := kind(ctx, "load", "docker-image", nginxImage(), "--name", *name); err != nil {
-			return 1, err
-		}
-	}
-
+	cluster = c
+	defer func() { err = errors.Join(err, c.Close(context.WithoutCancel(ctx))) }()
 	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(
-		&clientcmd.ClientConfigLoadingRules{ExplicitPath: kubeconfig}, nil).ClientConfig()
+		&clientcmd.ClientConfigLoadingRules{ExplicitPath: c.Kubeconfig}, nil).ClientConfig()
 	if err != nil {
 		return 1, err
 	}
 	if client, err = kubernetes.NewForConfig(config); err != nil {
 		return 1, err
 	}
+	if c.Which == "current" { // a cluster that others use too
+		namespace = name
+		namespaces := client.CoreV1().Namespaces()
+		if _, err := namespaces.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, metav1.CreateOptions{}); err != nil {
+			return 1, err
+		}
+		defer func() {
+			err = errors.Join(err, namespaces.Delete(context.WithoutCancel(ctx), namespace, metav1.DeleteOptions{}))
+		}()
+	}
 	// Without its service account the first pod of a namespace is refused.
 	if err := wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, timeout, true, func(ctx context.Context) (bool, error) {
-		_, err := client.CoreV1().ServiceAccounts("default").Get(ctx, "default", metav1.GetOptions{})
+		_, err := client.CoreV1().ServiceAccounts(namespace).Get(ctx, "default", metav1.GetOptions{})
 		return err == nil, nil
 	}); err != nil {
 		return 1, fmt.Errorf("wait for the service account: %w", err)
@@ -103,33 +102,14 @@ func run(ctx context.Context, m *testing.M) (code int, err error) {
 	return m.Run(), ctx.Err()
 }
 
-// kind runs the kind of go.mod, never one from PATH.
-func kind(ctx context.Context, args ...string) error {
-	cmd := exec.CommandContext(ctx, "go", append([]string{"tool", "kind"}, args...)...)
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	cmd.WaitDelay = 10 * time.Second
-	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
-	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("kind %s: %w", args[0], err)
-	}
-	return nil
-}
-
-func nginxImage() string {
-	if image := os.Getenv("NGINX_IMAGE"); image != "" {
-		return image
-	}
-	return "nginx:1.22"
-}
-
 // create makes a pod as kubectl run does.
 func create(t *testing.T, name string) {
 	t.Helper()
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"run": name}},
-		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: name, Image: nginxImage()}}},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: name, Image: cluster.Nginx}}},
 	}
-	if _, err := client.CoreV1().Pods("default").Create(t.Context(), pod, metav1.CreateOptions{}); err != nil {
+	if _, err := client.CoreV1().Pods(namespace).Create(t.Context(), pod, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -137,13 +117,14 @@ func create(t *testing.T, name string) {
 // start runs a chapter as the README does, and gives it time for the sync.
 func start(t *testing.T, chapter string, args ...string) *program.Program {
 	t.Helper()
-	args = append([]string{"--namespace", "default"}, args...)
-	return program.Start(t, filepath.Join(binDir, chapter), []string{"KUBECONFIG=" + kubeconfig, "KUBE_CACHE_MUTATION_DETECTOR=true"}, args...)
+	args = append([]string{"--namespace", namespace}, args...)
+	return program.Start(t, filepath.Join(binDir, chapter), []string{"KUBECONFIG=" + cluster.Kubeconfig, "KUBE_CACHE_MUTATION_DETECTOR=true"}, args...)
 }
 
 // TestChapters is one story for all chapters: a pod web is there before they
 // start; nginx is created, becomes ready and is deleted while 03 to 05 run.
 func TestChapters(t *testing.T) {
+	t.Parallel()
 	watcher := start(t, "05-resync", "--resync", "0")
 	create(t, "web")
 	watcher.Await(t, &watcher.Stdout, "phase Running", 2*timeout) // the image may have to be pulled
@@ -155,9 +136,9 @@ func TestChapters(t *testing.T) {
 		t.Errorf("exit codes of 01 and 02: %d", code)
 	}
 	t.Run("01-clientset", func(t *testing.T) {
-		match(t, clientset, `context kind-\S+, server https://127\.0\.0\.1:\d+
+		match(t, clientset, `context \S+, server https://127\.0\.0\.1:\d+
 connected to Kubernetes v\d+\.\d+\.\d+\S*
-default/web is Running on node \S+-control-plane
+default/web is Running on node \S+
 1 pods at resourceVersion \d+
 `)
 		checkReadme(t, "01-clientset", clientset)
@@ -176,16 +157,16 @@ then: )?1 pods in the store
 		running[chapter] = start(t, chapter)
 		// From here on an Add is not initial: 03 knows no better sign.
 		running[chapter].Await(t, &running[chapter].Stdout, map[string]string{
-			"03-handlers": "(key: default/web)\n", "04-sync": "cache is synced\n", "05-resync": "run\n",
+			"03-handlers": "/web)\n", "04-sync": "cache is synced\n", "05-resync": "run\n",
 		}[chapter], timeout)
 	}
 	create(t, "nginx")
 	running["05-resync"].Await(t, &running["05-resync"].Stdout, "phase Running, Ready", timeout)
-	if err := client.CoreV1().Pods("default").Delete(t.Context(), "nginx", metav1.DeleteOptions{}); err != nil {
+	if err := client.CoreV1().Pods(namespace).Delete(t.Context(), "nginx", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	for _, p := range running {
-		p.Await(t, &p.Stdout, "handleDelete is called for Pod (key: default/nginx)", timeout)
+		p.Await(t, &p.Stdout, "handleDelete is called for Pod (key: "+namespace+"/nginx)", timeout)
 	}
 
 	for _, chapter := range []string{"03-handlers", "04-sync"} {
@@ -214,7 +195,7 @@ handleAdd is called for Pod \(key: default/nginx\)
 	})
 	t.Run("05-resync", func(t *testing.T) {
 		p := running["05-resync"]
-		p.Await(t, &p.Stdout, "(key: default/web): resync, resourceVersion ", 35*time.Second)
+		p.Await(t, &p.Stdout, "/web): resync, resourceVersion ", 35*time.Second)
 		if took := time.Since(p.Started); took < 30*time.Second {
 			t.Errorf("resync after %s, want 30 s or more", took)
 		}
@@ -245,14 +226,54 @@ run
 			}
 		}
 		checkReadme(t, "05-resync", p)
-		checkReadme(t, ".", p) // the front page shows the last chapter
 	})
+}
+
+// TestDemo runs make demo's program as a whole, on this cluster.
+func TestDemo(t *testing.T) {
+	t.Parallel()
+	output, err := demo(t)
+	t.Log(output)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkOutput(t, ".", output)
+}
+
+// TestDemoFails: the demo is no show. With a chapter that says nothing of a
+// delete it fails, and says what was missing.
+func TestDemoFails(t *testing.T) {
+	t.Parallel()
+	flag := program.Overlay(t, root, t.TempDir(), "05-resync",
+		"UpdateFunc: handleUpdate, DeleteFunc: handleDelete,", "UpdateFunc: handleUpdate,",
+		"	handleDelete := func", "	_ = func")
+	output, err := demo(t, "GOFLAGS="+flag)
+	exit := (*exec.ExitError)(nil)
+	if !errors.As(err, &exit) || string(exit.Stderr) != "cluster: current (CLUSTER says so)\ndemo: 05-resync did not print the Delete of nginx\n" {
+		t.Errorf("%v, stderr:\n%s\nstdout:\n%s", err, exit.Stderr, output)
+	}
+}
+
+func demo(t *testing.T, env ...string) (stdout string, err error) {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "demo") // go run hides the exit code
+	build := exec.Command("go", "build", "-o", binary, "./internal/demo")
+	build.Dir = root
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	cmd := exec.CommandContext(t.Context(), binary)
+	cmd.Dir = root
+	cmd.Env = slices.Concat(cluster.Env, []string{"CLUSTER=current"}, env)
+	out, err := cmd.Output()
+	return string(out), err
 }
 
 // match holds all that p printed to a regular expression, and p to exit code 0.
 func match(t *testing.T, p *program.Program, want string) {
 	t.Helper()
-	t.Logf("$ go run ./%s --namespace default\n%s", filepath.Base(p.Path), &p.Stdout)
+	t.Logf("$ go run ./%s --namespace %s\n%s", filepath.Base(p.Path), namespace, &p.Stdout)
+	want = strings.ReplaceAll(want, "default/", namespace+"/")
 	if got := p.Stdout.String(); !regexp.MustCompile("^" + want + "$").MatchString(got) {
 		t.Errorf("printed:\n%swant:\n%s", got, want)
 	}
@@ -265,6 +286,11 @@ func match(t *testing.T, p *program.Program, want string) {
 // differ from run to run is taken out on both sides.
 func checkReadme(t *testing.T, chapter string, p *program.Program) {
 	t.Helper()
+	checkOutput(t, chapter, p.Stdout.String())
+}
+
+func checkOutput(t *testing.T, chapter, output string) {
+	t.Helper()
 	path := filepath.Join(root, chapter, "README.md")
 	readme, err := os.ReadFile(path)
 	if err != nil {
@@ -272,7 +298,7 @@ func checkReadme(t *testing.T, chapter string, p *program.Program) {
 	}
 	block := regexp.MustCompile("(?s)(<!-- output of the e2e suite -->\n```text\n)(.*?)(```)")
 	if *update {
-		readme = block.ReplaceAll(readme, []byte("${1}"+strings.ReplaceAll(p.Stdout.String(), "$", "$$")+"${3}"))
+		readme = block.ReplaceAll(readme, []byte("${1}"+strings.ReplaceAll(output, "$", "$$$$")+"${3}"))
 		if err := os.WriteFile(path, readme, 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -281,23 +307,27 @@ func checkReadme(t *testing.T, chapter string, p *program.Program) {
 	if found == nil {
 		t.Fatalf("%s has no output", path)
 	}
-	if got, want := normal(string(found[2])), normal(p.Stdout.String()); got != want {
-		t.Errorf("%s is not what a run prints: go test ./e2e -args -name kind -update\nit has:\n%s\na run:\n%s", path, got, want)
+	if got, want := normal(string(found[2])), normal(output); got != want {
+		t.Errorf("%s is not what a run prints: go test ./e2e -args -update\nit has:\n%s\na run:\n%s", path, got, want)
 	}
 }
 
 // normal takes out of an output what no run can promise: names and numbers, the
 // place of "store is synced", and how many runs and Updates there are of what.
 func normal(output string) string {
+	output = strings.ReplaceAll(output, namespace+"/", "default/")
 	for _, rule := range []struct{ old, new string }{
 		{`store is synced\n`, ``},
 		{`right after start: 1 .*\n`, "right after start: 0 pods in the store\nthen: 1 pods in the store\n"},
 		{` → \d+.*`, ` → …`},
 		{`: (new|initial), .*`, `: $1, …`},
-		{`kind-\S+,`, `kind-…,`},
+		{`context \S+,`, `context …,`},
 		{`node \S+`, `node …`},
 		{`\d+(\.\d+)*\S*`, `…`},
-		{`run\n`, ``},
+		{`demo-\w+`, `demo-…`},
+		{`--image \S+`, `--image …`},
+		{`(?m)^pod.*\n`, ``}, // what kubectl says, at a time of its own
+		{`(?m)^run\n`, ``},
 	} {
 		output = regexp.MustCompile(rule.old).ReplaceAllString(output, rule.new)
 	}

@@ -1,10 +1,7 @@
 package chapters
 
 import (
-	"encoding/json"
-	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -91,7 +88,7 @@ func TestBreakIt(t *testing.T) {
 			dir := binDir
 			if test.edits != nil {
 				dir = t.TempDir()
-				if err := program.Build(root, dir, []string{test.chapter}, "-overlay", overlay(t, dir, test.chapter, test.edits)); err != nil {
+				if err := program.Build(root, dir, []string{test.chapter}, program.Overlay(t, root, dir, test.chapter, test.edits...)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -99,33 +96,4 @@ func TestBreakIt(t *testing.T) {
 			test.check(t, program.Start(t, filepath.Join(dir, test.chapter), test.env, append(test.args, "--kubeconfig", kubeconfig)...))
 		})
 	}
-}
-
-// overlay makes go build see a changed main.go, and nothing else.
-func overlay(t *testing.T, dir, chapter string, edits []string) string {
-	t.Helper()
-	source := string(read(t, chapter, "main.go"))
-	for edit := range slices.Chunk(edits, 2) {
-		if strings.Count(source, edit[0]) != 1 {
-			t.Fatalf("%s/main.go does not hold once:\n%s", chapter, edit[0])
-		}
-		source = strings.Replace(source, edit[0], edit[1], 1)
-	}
-	changed := filepath.Join(dir, "changed.go")
-	if err := os.WriteFile(changed, []byte(source), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	main, err := filepath.Abs(filepath.Join(root, chapter, "main.go"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	data, err := json.Marshal(map[string]map[string]string{"Replace": {main: changed}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(dir, "overlay.json")
-	if err := os.WriteFile(path, data, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
 }

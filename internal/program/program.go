@@ -4,11 +4,13 @@ package program
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -31,6 +33,41 @@ func Build(root, dir string, chapters []string, flags ...string) error {
 		return fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, out)
 	}
 	return nil
+}
+
+// Overlay writes into dir what makes go build see a changed main.go of a chapter,
+// and returns the flag for it. edits are pairs: what stands there once, and what
+// to put in its place.
+func Overlay(t *testing.T, root, dir, chapter string, edits ...string) (flag string) {
+	t.Helper()
+	main, err := filepath.Abs(filepath.Join(root, chapter, "main.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(main)
+	if err != nil {
+		t.Fatal(err)
+	}
+	source := string(data)
+	for edit := range slices.Chunk(edits, 2) {
+		if strings.Count(source, edit[0]) != 1 {
+			t.Fatalf("%s/main.go does not hold once:\n%s", chapter, edit[0])
+		}
+		source = strings.Replace(source, edit[0], edit[1], 1)
+	}
+	changed := filepath.Join(dir, "changed.go")
+	if err := os.WriteFile(changed, []byte(source), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	data, err = json.Marshal(map[string]map[string]string{"Replace": {main: changed}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "overlay.json")
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return "-overlay=" + path
 }
 
 // Program is a binary that runs.

@@ -1,0 +1,315 @@
+package main
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/shirou/gopsutil/v4/process"
+	"golang.org/x/sync/errgroup"
+)
+
+// kwokYAML configures kwokctl and gives nodes and pods their lives.
+//
+//go:embed kwok.yaml
+var kwokYAML string
+
+// components are the processes of a cluster, by the names that kwokctl gives
+// to their programs, pid files and logs (kwok v0.8.0, pkg/consts/consts.go).
+var components = []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok-controller"}
+
+// A cluster is one that kwokctl keeps in root/clusters/name.
+type cluster struct{ root, name string }
+
+func (c cluster) file(name ...string) string {
+	return filepath.Join(append([]string{c.root, "clusters", c.name}, name...)...)
+}
+
+func (c cluster) kubeconfig() string { return c.file("kubeconfig.yaml") }
+
+// start makes the cluster, or repairs it, and returns when a pod can be
+// created. A first start that fails is taken back.
+func (c cluster) start(ctx context.Context, bin string) (err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, 3*time.Minute, errors.New("not ready after 3 minutes"))
+	defer cancel()
+	syscall.Umask(0o077) // keys, certificates and data are for the user alone
+
+	// The mark of a start that was seen through, with these programs.
+	mark := c.file("made-with")
+	made, _ := os.ReadFile(mark)
+	first := string(made) != bin
+	if first && len(made) > 0 {
+		fmt.Fprintf(os.Stderr, "cluster %q was made with other versions: making it anew\n", c.name)
+	}
+	// kwokctl starts no component twice, and one may end for a passing reason:
+	// another program took its port since kwokctl chose it, or the controller
+	// manager waited 10 s for a slow API server (k8s.io/kubernetes v1.37.2,
+	// cmd/kube-controller-manager/app/controllermanager.go). So try twice.
+	for range 2 {
+		if first {
+			if err := c.remove(ctx); err != nil {
+				return err
+			}
+			if err := c.configure(bin); err != nil {
+				return err
+			}
+		}
+		if err = c.try(ctx, bin); !errors.As(err, new(endedError)) {
+			break
+		}
+	}
+	if err == nil {
+		err = os.WriteFile(mark, []byte(bin), 0o600)
+	}
+	switch {
+	case err != nil && first:
+		return errors.Join(err, c.remove(context.WithoutCancel(ctx)))
+	case err != nil:
+		return fmt.Errorf("%w; down and then up makes it anew", err)
+	}
+	return nil
+}
+
+// configure writes the files that kwokctl and kwok read.
+func (c cluster) configure(bin string) error {
+	if err := os.MkdirAll(c.file(), 0o700); err != nil {
+		return fmt.Errorf("making its folder: %w", err)
+	}
+	config := strings.NewReplacer("$BIN", bin, "$DIR", c.file(), "$KUBERNETES", kubernetes()).Replace(kwokYAML)
+	return errors.Join(
+		os.WriteFile(c.file("config.yaml"), []byte(config), 0o600),
+		os.WriteFile(c.file("pod.log"), []byte(podLog), 0o600))
+}
+
+// podLog is what kubectl logs prints of every container, in the format of
+// container runtimes.
+const podLog = "2026-01-01T00:00:00Z stdout F No container runs here: kwok only plays the kubelet, so there is no log.\n"
+
+// try starts what does not run, creates the node if it is not there, and waits
+// until the node is ready and the service account "default" exists. It gives
+// up with an endedError when a component ends.
+func (c cluster) try(ctx context.Context, bin string) error {
+	if err := c.correctPIDs(ctx); err != nil {
+		return err
+	}
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	go func() { fail(c.firstEnd(ctx)) }()
+
+	config := c.file("config.yaml")
+	// Without --kubeconfig "" kwokctl would write into the user's.
+	if err := c.run(ctx, nil, bin, "kwokctl", "create", "cluster", "--name", c.name, "--config", config, "--kubeconfig", ""); err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		if err := c.run(ctx, nil, bin, "kwokctl", "scale", "node", "--name", c.name, "--config", config, "--serial-length", "1"); err != nil {
+			return err
+		}
+		return c.run(ctx, nil, bin, "kubectl", "wait", "node/node-0", "--for", "condition=Ready", "--timeout", "-1s")
+	})
+	g.Go(func() error {
+		// kubectl wait --for=create would ask twice a second; this watches.
+		watch, stop := context.WithCancel(ctx)
+		defer stop()
+		found := false
+		err := c.run(watch, func(line string) {
+			if line == "serviceaccount/default" {
+				found = true
+				stop()
+			}
+		}, bin, "kubectl", "get", "serviceaccounts", "--namespace", "default", "--field-selector", "metadata.name=default", "--watch", "--output", "name")
+		if found {
+			return nil
+		}
+		return err
+	})
+	return g.Wait()
+}
+
+// run runs one of the built programs on the cluster and calls line, if given,
+// with each line of its output.
+func (c cluster) run(ctx context.Context, line func(string), bin, program string, args ...string) error {
+	cmd := exec.CommandContext(ctx, filepath.Join(bin, program), args...)
+	// By this name processes finds it should it outlive a killed up.
+	cmd.Args[0] = c.file("bin", program)
+	// Nothing of the user's environment, which the components would inherit;
+	// HOME takes what kwokctl and kubectl keep there.
+	cmd.Env = []string{"PATH=" + bin, "HOME=" + c.file(), "KUBECONFIG=" + c.kubeconfig(), "KWOK_WORKDIR=" + c.root}
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 5 * time.Second
+	err := lines(cmd, line)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// A proc is a process of a cluster.
+type proc struct {
+	*process.Process
+	program string
+}
+
+// processes finds the cluster's processes by the path that they were started
+// with, which lies in the cluster's own folder: kwokctl's pid files may name
+// processes that ended, or strangers that were given their numbers since.
+func (c cluster) processes(ctx context.Context) ([]proc, error) {
+	all, err := process.ProcessesWithContext(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("listing the processes of this machine: %w", err)
+	}
+	var ours []proc
+	for _, p := range all {
+		// It may have ended since, or be nobody's business: no command line.
+		args, _ := p.CmdlineSliceWithContext(ctx)
+		if len(args) > 0 && filepath.Dir(args[0]) == c.file("bin") {
+			ours = append(ours, proc{p, filepath.Base(args[0])})
+		}
+	}
+	return ours, nil
+}
+
+// kill ends those processes of the cluster that match, and returns when they
+// are gone. They are no children of this program, so it has to look again.
+func (c cluster) kill(ctx context.Context, match func(proc) bool) error {
+	var dying []proc
+	for {
+		running, err := c.processes(ctx)
+		if err != nil {
+			return err
+		}
+		running = slices.DeleteFunc(running, func(p proc) bool { return !match(p) })
+		for _, p := range running {
+			err = errors.Join(err, p.KillWithContext(ctx))
+		}
+		// A process loses its command line before its ports and files. These
+		// are gone when it is, or is a zombie without other threads, which
+		// stays for ever where process 1 awaits no children.
+		dying = slices.DeleteFunc(append(dying, running...), func(p proc) bool {
+			status, err := p.StatusWithContext(ctx)
+			threads, _ := p.NumThreadsWithContext(ctx)
+			return err != nil || slices.Contains(status, process.Zombie) && threads <= 1
+		})
+		if len(dying) == 0 {
+			return nil
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("ending its processes: %w", errors.Join(context.Cause(ctx), err))
+		}
+	}
+}
+
+// correctPIDs makes kwokctl's pid files say what really runs. kwokctl takes any
+// process with the number in a pid file for its own (kwok v0.8.0,
+// pkg/kwokctl/runtime/exec.go).
+func (c cluster) correctPIDs(ctx context.Context) error {
+	// A kwokctl that outlived its up may still be starting components.
+	isComponent := func(p proc) bool { return slices.Contains(components, p.program) }
+	if err := c.kill(ctx, func(p proc) bool { return !isComponent(p) }); err != nil {
+		return err
+	}
+	running, err := c.processes(ctx)
+	if err != nil {
+		return err
+	}
+	if err := os.RemoveAll(c.file("pids")); err != nil {
+		return fmt.Errorf("removing old pid files: %w", err)
+	}
+	if err := os.Mkdir(c.file("pids"), 0o700); err != nil {
+		return fmt.Errorf("making the folder of pid files: %w", err)
+	}
+	for _, p := range running {
+		if err := os.WriteFile(c.pidFile(p.program), []byte(strconv.Itoa(int(p.Pid))), 0o600); err != nil {
+			return fmt.Errorf("writing a pid file: %w", err)
+		}
+	}
+	return nil
+}
+
+func (c cluster) pidFile(component string) string { return c.file("pids", component+".pid") }
+
+// An endedError says which component ended while it was needed, and why.
+type endedError struct{ component, why string }
+
+func (e endedError) Error() string { return e.component + " ended: " + e.why }
+
+// firstEnd returns an endedError as soon as a component that kwokctl started no
+// longer runs, or the context's error.
+func (c cluster) firstEnd(ctx context.Context) error {
+	for {
+		var started []string
+		for _, component := range components {
+			if _, err := os.Stat(c.pidFile(component)); err == nil {
+				started = append(started, component)
+			}
+		}
+		running, err := c.processes(ctx)
+		if err != nil {
+			return err
+		}
+		for _, component := range started {
+			if !slices.ContainsFunc(running, func(p proc) bool { return p.program == component }) {
+				output, _ := os.ReadFile(c.file("logs", component+".log"))
+				return endedError{component, cause(string(output))}
+			}
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// remove ends the cluster's processes and removes its files. It needs no
+// kwokctl and trusts no pid file, so it also clears what a killed up left.
+func (c cluster) remove(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, 10*time.Second, errors.New("they are still there after 10 s"))
+	defer cancel()
+	if err := c.kill(ctx, func(proc) bool { return true }); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(c.file()); err != nil {
+		return fmt.Errorf("removing its files: %w", err)
+	}
+	_ = os.Remove(filepath.Join(c.root, "clusters")) // stays while another cluster is in it
+	return nil
+}
+
+// status prints the processes of the cluster and fails unless it is ready.
+func (c cluster) status(ctx context.Context) error {
+	running, err := c.processes(ctx)
+	if err != nil {
+		return err
+	}
+	for _, p := range running {
+		memory, err := p.MemoryInfoWithContext(ctx)
+		if err != nil {
+			continue // it ended just now
+		}
+		fmt.Printf("%-24s pid %-8d %4d MiB\n", p.program, p.Pid, memory.RSS>>20)
+	}
+	bin, err := os.ReadFile(c.file("made-with"))
+	if err != nil || len(running) < len(components) {
+		return fmt.Errorf("cluster %q does not run, or not all of it; `up` starts what is missing", c.name)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, 5*time.Second, errors.New("no answer in 5 s"))
+	defer cancel()
+	if err := c.run(ctx, nil, string(bin), "kubectl", "get", "--raw", "/readyz"); err != nil {
+		return fmt.Errorf("cluster %q is not ready: %w", c.name, err)
+	}
+	fmt.Printf("cluster %q is ready: KUBECONFIG=%s\n", c.name, c.kubeconfig())
+	return nil
+}
