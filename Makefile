@@ -5,10 +5,14 @@ export KUBE_CACHE_MUTATION_DETECTOR = true
 RACE := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 LINT := go tool -modfile=internal/tools/go.mod golangci-lint
 
-.PHONY: help unit lint e2e
+.PHONY: demo test unit e2e lint help
 
-help: ## what there is to make
-	@sed -n 's/^\([a-z0-9]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
+demo: ## chapter 05 at work on a cluster: CLUSTER=auto, kind, local or current
+	go run ./internal/demo
+
+# The tests of cluster/ build Kubernetes, so they run where that is wanted.
+test: unit e2e ## all tests, on the same choice of clusters
+	$(if $(filter local,$(CLUSTER)),go -C cluster test $(RACE) ./...)
 
 unit: ## all tests that need no cluster
 	go test $(RACE) $$(go list ./... | grep -v -e /e2e$$ -e /internal/lint$$)
@@ -19,5 +23,8 @@ lint: ## go vet, gofmt, golangci-lint, and the proof that it finds something
 	$(LINT) run
 	go test -count=1 ./internal/lint
 
-e2e: ## the chapters on a kind cluster of their own
-	go test -count=1 -timeout 10m ./e2e
+e2e: ## the chapters and the demo on a cluster
+	go test -count=1 -timeout 40m ./e2e
+
+help: ## what there is to make
+	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/make \1: \2/p' $(MAKEFILE_LIST)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"go.uber.org/goleak"
 	corev1 "k8s.io/api/core/v1"
@@ -34,6 +35,7 @@ func TestRun(t *testing.T) {
 		_, createErr := pods.Create(ctx, pod("nginx", "2"), metav1.CreateOptions{})
 		_, updateErr := pods.Update(ctx, pod("nginx", "3"), metav1.UpdateOptions{})
 		deleteErr := pods.Delete(ctx, "nginx", metav1.DeleteOptions{})
+		time.Sleep(31 * time.Second)
 		synctest.Wait()
 		cancel()
 		synctest.Wait()
@@ -45,7 +47,8 @@ func TestRun(t *testing.T) {
 handleAdd is called for Pod (key: default/nginx)
 handleUpdate is called for Pod (key: default/nginx)
 handleDelete is called for Pod (key: default/nginx)
-`
+handleUpdate is called for Pod (key: default/web)
+` // the last one is the resync
 		if out.String() != want {
 			t.Errorf("printed:\n%swant:\n%s", &out, want)
 		}

@@ -117,7 +117,7 @@ func run(ctx context.Context, client kubernetes.Interface, stdout io.Writer) err
 	<-ctx.Done()
 
 	// Wait for a call that is under way. factory.Shutdown would also wait for the
-	// reflector, which may sit out half a minute of back-off while the server is down.
+	// reflector, which may sit out a long back-off if the server is down.
 	return cache.ShutDownEventHandler(pods, handler)
 }
 

@@ -124,6 +124,15 @@ func TestResync(t *testing.T) {
 // After an expired watch the reflector lists again: what did not change is a
 // relist, and what was deleted meanwhile a tombstone.
 func TestRelist(t *testing.T) {
+	for _, period := range []time.Duration{0, *resync} { // with and without resync
+		t.Run(period.String(), func(t *testing.T) {
+			setResync(t, period)
+			relist(t)
+		})
+	}
+}
+
+func relist(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := fake.NewClientset(pod("web", "1", "node-1"), pod("db", "2", "node-1"), pod("nginx", "3", "node-1"))
 		blind := watch.NewFake() // shows nothing of what happens
@@ -155,6 +164,33 @@ func TestRelist(t *testing.T) {
 handleUpdate is called for Pod (key: default/db): 2 → 4, phase Running, Ready
 handleUpdate is called for Pod (key: default/web): relist, resourceVersion 1`)
 	})
+}
+
+// With a period of 0 nothing is ever resynced, with one of 1 s every second.
+func TestPeriods(t *testing.T) {
+	for period, want := range map[time.Duration]int{0: 0, time.Second: 299} {
+		t.Run(period.String(), func(t *testing.T) {
+			setResync(t, period)
+			synctest.Test(t, func(t *testing.T) {
+				lines := story(t, fake.NewClientset(pod("web", "1", "")), func(context.Context) { time.Sleep(299*time.Second + time.Millisecond) })
+				resyncs := 0
+				for _, line := range lines {
+					if strings.HasSuffix(line, "(key: default/web): resync, resourceVersion 1") {
+						resyncs++
+					}
+				}
+				if resyncs != want {
+					t.Errorf("%d resyncs in 5 minutes, want %d", resyncs, want)
+				}
+			})
+		})
+	}
+}
+
+func setResync(t *testing.T, period time.Duration) {
+	before := *resync
+	*resync = period
+	t.Cleanup(func() { *resync = before })
 }
 
 func TestFlags(t *testing.T) {

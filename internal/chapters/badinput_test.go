@@ -98,7 +98,7 @@ func TestBadServer(t *testing.T) {
 			}
 		})
 		run("02-factory", func(t *testing.T, p *program.Program) {
-			code := p.End(t, 4*time.Second)
+			code := p.End(t, 10*time.Second)
 			record(t, p, code)
 			if want := "before start: 0 pods in the store\nright after start: 0 pods in the store\n"; code != 0 || p.Stdout.String() != want {
 				t.Errorf("exit code %d, stdout %q", code, &p.Stdout)
@@ -126,7 +126,7 @@ func TestBadServer(t *testing.T) {
 		})
 		for _, name := range []string{"04-sync", "05-resync"} {
 			run(name, func(t *testing.T, p *program.Program) {
-				code := p.End(t, 9*time.Second)
+				code := p.End(t, 15*time.Second)
 				record(t, p, code)
 				lines := p.Stderr.Lines()
 				last := lines[len(lines)-1]

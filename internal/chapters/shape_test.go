@@ -65,6 +65,7 @@ func diff(t *testing.T, from, to string) []byte {
 	t.Helper()
 	cmd := exec.Command("git", "diff", "--no-index", "--no-color", "--no-ext-diff", "--unified=1", from+"/main.go", to+"/main.go")
 	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_NOSYSTEM=1")
 	out, _ := cmd.Output() // exit code 1: they differ
 	_, hunks, ok := bytes.Cut(out, []byte("\n@@"))
 	if !ok {

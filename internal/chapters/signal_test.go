@@ -2,11 +2,13 @@ package chapters
 
 import (
 	"fmt"
-	"os/exec"
+	"net/http"
 	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"example.com/informers/internal/program"
 )
@@ -88,38 +90,56 @@ var last = map[string]string{
 // ^C and is killed by the second.
 func TestSecondSignal(t *testing.T) {
 	t.Parallel()
-	_, kubeconfig := serve(t, apiserver(3000))
-	cmd := exec.Command(filepath.Join(binDir, "03-handlers"), "--kubeconfig", kubeconfig)
-	// Nobody reads on: the lines of 3000 pods are more than a pipe holds.
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
+	dir := t.TempDir()
+	hang := program.Overlay(t, root, dir, "03-handlers",
+		`out.Printf("handleAdd is called for Pod (key: %s)", cache.MetaObjectToName(pod))`, `out.Print("hanging"); select {}`)
+	if err := program.Build(root, dir, []string{"03-handlers"}, hang); err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	if _, err := stdout.Read(make([]byte, 1)); err != nil {
-		t.Fatal(err)
-	}
-	time.Sleep(time.Second) // until the pipe is full
-	go func() { ended <- cmd.Wait() }()
+	_, kubeconfig := serve(t, apiserver(1))
+	p := program.Start(t, filepath.Join(dir, "03-handlers"), nil, "--kubeconfig", kubeconfig)
+	p.Await(t, &p.Stdout, "hanging", 10*time.Second)
 
-	for signals := 1; ; signals++ {
-		if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
-			t.Fatal(err)
-		}
-		select {
-		case err := <-ended:
-			if status := cmd.ProcessState.Sys().(syscall.WaitStatus); err == nil || signals != 2 || status.Signal() != syscall.SIGINT {
-				t.Errorf("ended after %d signals: %s", signals, cmd.ProcessState)
-			}
-			return
-		case <-time.After(time.Second):
-			if signals == 2 {
-				_ = cmd.Process.Kill()
-				t.Fatal("two signals did not end it")
-			}
-		}
+	ended := make(chan error, 1)
+	go func() { ended <- p.Wait() }()
+	if err := p.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
 	}
+	select {
+	case err := <-ended:
+		t.Fatalf("one signal ended it: %v", err)
+	case <-time.After(time.Second):
+	}
+	if err := p.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-ended:
+		if status := p.ProcessState.Sys().(syscall.WaitStatus); status.Signal() != syscall.SIGINT {
+			t.Errorf("ended with %v, want SIGINT", err)
+		}
+	case <-time.After(10 * time.Second):
+		_ = p.Process.Kill()
+		<-ended
+		t.Error("two signals did not end it")
+	}
+}
+
+// TestForbiddenWatch: who may list but not watch is synced all the same, from a
+// list, and gets a relist at each retry.
+func TestForbiddenWatch(t *testing.T) {
+	t.Parallel()
+	pods := apiserver(2)
+	_, kubeconfig := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Get("watch") != "" {
+			writeStatus(w, http.StatusForbidden, metav1.StatusReasonForbidden, `User "jane" cannot watch resource "pods"`)
+			return
+		}
+		pods.ServeHTTP(w, r)
+	}))
+	p := start(t, "05-resync", []string{detector}, "--kubeconfig", kubeconfig)
+	p.Await(t, &p.Stdout, "cache is synced\n", 10*time.Second)
+	p.Await(t, &p.Stdout, "handleUpdate is called for Pod (key: default/pod-0): relist, resourceVersion 1\n", 20*time.Second)
+	p.Await(t, &p.Stderr, `watch pods: User "jane" cannot watch resource "pods"`, time.Second)
+	p.Signal(t, syscall.SIGINT, 2*time.Second)
 }

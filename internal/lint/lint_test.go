@@ -39,6 +39,9 @@ func TestOldCode(t *testing.T) {
 		{"forbidigo", "factory.WaitForCacheSync"},
 		{"forbidigo", "cache.WaitForCacheSync"},
 		{"forbidigo", "informer.Run"},
+		{"forbidigo", "typed.SetWatchErrorHandler"},
+		{"forbidigo", "typed.AddEventHandler"},
+		{"forbidigo", "typed.Run"},
 		{"staticcheck", "NewFilteredSharedInformerFactory is deprecated"},
 		{"staticcheck", "wait.PollImmediate is deprecated"},
 	} {

@@ -43,6 +43,11 @@ func main() {
 	}
 	go informer.Run(stop)
 
+	typed := factory.Core().V1().Pods().TypedInformer()
+	typed.SetWatchErrorHandler(nil)
+	typed.AddEventHandler(nil)
+	go typed.Run(stop)
+
 	_ = wait.PollImmediate(time.Second, time.Minute, func() (bool, error) {
 		_, err := get(context.Background(), client)
 		if _, ok := err.(*errors.StatusError); ok {
