@@ -1,6 +1,3 @@
-# The detector panics when a handler changes an object of the store.
-export KUBE_CACHE_MUTATION_DETECTOR = true
-
 # The race detector needs a C compiler; go env knows whether there is one.
 RACE := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 LINT := go tool -modfile=internal/tools/go.mod golangci-lint
@@ -14,13 +11,16 @@ demo: ## chapter 05 at work on a cluster: CLUSTER=auto, kind, local or current
 test: unit e2e ## all tests, on the same choice of clusters
 	$(if $(filter local,$(CLUSTER)),go -C cluster test $(RACE) ./...)
 
+# The detector panics when a handler changes an object of the store.
+unit: export KUBE_CACHE_MUTATION_DETECTOR = true
 unit: ## all tests that need no cluster
 	go test $(RACE) $$(go list ./... | grep -v -e /e2e$$ -e /internal/lint$$)
 
 lint: ## go vet, gofmt, golangci-lint, and the proof that it finds something
-	go vet ./...
+	go vet ./... && go -C cluster vet ./...
 	@files=$$(gofmt -l .); test -z "$$files" || { echo "gofmt these: $$files" >&2; exit 1; }
 	$(LINT) run
+	cd cluster && $(subst internal,../internal,$(LINT)) run
 	go test -count=1 ./internal/lint
 
 e2e: ## the chapters and the demo on a cluster
