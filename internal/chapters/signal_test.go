@@ -120,7 +120,7 @@ func TestSecondSignal(t *testing.T) {
 		}
 	case <-time.After(10 * time.Second):
 		_ = p.Process.Kill()
-		<-ended
+		_ = <-ended
 		t.Error("two signals did not end it")
 	}
 }
