@@ -120,8 +120,7 @@ func TestSecondSignal(t *testing.T) {
 		}
 	case <-time.After(10 * time.Second):
 		_ = p.Process.Kill()
-		_ = <-ended
-		t.Error("two signals did not end it")
+		t.Errorf("two signals did not end it; a kill did: %v", <-ended)
 	}
 }
 
