@@ -124,7 +124,7 @@ func nodeImage() string { return env("KIND_NODE_IMAGE", defaults.Image) }
 // openKind runs the kind of go.mod, never one from PATH. kind writes to a
 // kubeconfig of its own: the user's stays as it is.
 func (c *Cluster) openKind(ctx context.Context, name string, log io.Writer) error {
-	if err := pull(ctx, nodeImage(), log); err != nil {
+	if err := kindMisses(ctx, log); err != nil {
 		return err
 	}
 	remove := func(ctx context.Context) error {
