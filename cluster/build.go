@@ -132,7 +132,7 @@ func compile(ctx context.Context, work, out string, stale map[string]bool) error
 
 const firstBuild = `Building Kubernetes %s, etcd %s and kwok %s from their Go modules, once on this machine.
 From nothing this takes about 11 minutes on 2 cores, 6 GB of disk (0.5 GB for the programs, the rest
-in Go's own caches) and 2 GB of memory. You may interrupt it: the next up goes on where it was.
+in Go's own caches) and 5 GB of memory. You may interrupt it: the next up goes on where it was.
 `
 
 // goCommand is the go command in dir. An interrupted one leaves its temporary
