@@ -23,8 +23,8 @@ lint: ## go vet, gofmt, golangci-lint, and the proof that it finds something
 	cd cluster && $(subst internal,../internal,$(LINT)) run
 	go test -count=1 ./internal/lint
 
-e2e: ## the chapters and the demo on a cluster
-	go test -count=1 -timeout 40m ./e2e
+e2e: ## the chapters and the demo on a cluster; ARGS are for the suite
+	go test -count=1 -timeout 40m ./e2e -args $(ARGS)
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/make \1: \2/p' $(MAKEFILE_LIST)
