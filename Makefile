@@ -1,6 +1,7 @@
 # The race detector needs a C compiler; go env knows whether there is one.
 RACE := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
-LINT := go tool -modfile=internal/tools/go.mod golangci-lint
+TOOL := go tool -modfile=internal/tools/go.mod
+LINT := $(TOOL) golangci-lint
 
 .PHONY: demo test unit e2e lint help
 
@@ -16,9 +17,10 @@ unit: export KUBE_CACHE_MUTATION_DETECTOR = true
 unit: ## all tests that need no cluster
 	go test $(RACE) $$(go list ./... | grep -v -e /e2e$$ -e /internal/lint$$)
 
-lint: ## go vet, gofmt, golangci-lint, and the proof that it finds something
+lint: ## go vet, gofmt, actionlint, golangci-lint, and the proof that they find something
 	go vet ./... && go -C cluster vet ./...
 	@files=$$(gofmt -l .); test -z "$$files" || { echo "gofmt these: $$files" >&2; exit 1; }
+	$(TOOL) actionlint .github/workflows/*.yml
 	$(LINT) run
 	cd cluster && $(subst internal,../internal,$(LINT)) run
 	go test -count=1 ./internal/lint

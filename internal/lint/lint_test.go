@@ -5,27 +5,23 @@ package lint
 import (
 	"encoding/json"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 )
 
-// TestOldCode holds the linters to a sample of 2021-style code.
+// TestOldCode holds golangci-lint to a sample of 2021-style code.
 func TestOldCode(t *testing.T) {
-	cmd := exec.Command("go", "tool", "-modfile=internal/tools/go.mod", "golangci-lint", "run",
-		"--output.json.path=stdout", "--show-stats=false", "./internal/lint/testdata/old")
-	cmd.Dir = "../.."
-	out, err := cmd.Output() // exit code 1: there are issues
 	var report struct {
 		Issues []struct{ FromLinter, Text string }
 	}
-	if err := json.Unmarshal(out, &report); err != nil {
-		t.Fatalf("%v in %s", err, out)
+	run(t, &report, "golangci-lint", "run",
+		"--output.json.path=stdout", "--show-stats=false", "./internal/lint/testdata/old")
+	var got []issue
+	for _, i := range report.Issues {
+		got = append(got, issue{i.FromLinter, i.Text})
 	}
-	if err == nil {
-		t.Error("golangci-lint found nothing")
-	}
-
-	for _, want := range []struct{ linter, text string }{
+	check(t, got, []issue{
 		{"contextcheck", "getWithoutContext"},
 		{"errcheck", "informer.SetWatchErrorHandler"},
 		{"errcheck", "informer.AddEventHandler"},
@@ -44,12 +40,48 @@ func TestOldCode(t *testing.T) {
 		{"forbidigo", "typed.Run"},
 		{"staticcheck", "NewFilteredSharedInformerFactory is deprecated"},
 		{"staticcheck", "wait.PollImmediate is deprecated"},
-	} {
-		found := false
-		for _, issue := range report.Issues {
-			found = found || issue.FromLinter == want.linter && strings.Contains(issue.Text, want.text)
-		}
-		if !found {
+	})
+}
+
+// TestWrongWorkflow holds actionlint to a workflow with an unknown runner, input
+// and property, and with a title that a stranger can make a command.
+func TestWrongWorkflow(t *testing.T) {
+	var report []struct{ Kind, Message string }
+	run(t, &report, "actionlint", "-format", "{{json .}}", "internal/lint/testdata/workflow.yml")
+	var got []issue
+	for _, i := range report {
+		got = append(got, issue{i.Kind, i.Message})
+	}
+	check(t, got, []issue{
+		{"action", `input "go" is not defined`},
+		{"expression", `"github.event.pull_request.title" is potentially untrusted`},
+		{"expression", `property "version" is not defined`},
+		{"runner-label", `label "ubuntu-newest" is unknown`},
+	})
+}
+
+// run decodes what one of our tools reports in JSON. The tool has to fail.
+func run(t *testing.T, report any, tool ...string) {
+	t.Helper()
+	cmd := exec.Command("go", slices.Concat([]string{"tool", "-modfile=internal/tools/go.mod"}, tool)...)
+	cmd.Dir = "../.."
+	out, err := cmd.Output() // exit code 1: there are issues
+	if err := json.Unmarshal(out, report); err != nil {
+		t.Fatalf("%v in %s", err, out)
+	}
+	if err == nil {
+		t.Errorf("%s found nothing", tool[0])
+	}
+}
+
+type issue struct{ linter, text string }
+
+func check(t *testing.T, got, want []issue) {
+	t.Helper()
+	for _, want := range want {
+		if !slices.ContainsFunc(got, func(got issue) bool {
+			return got.linter == want.linter && strings.Contains(got.text, want.text)
+		}) {
 			t.Errorf("%s did not report %s", want.linter, want.text)
 		}
 	}
