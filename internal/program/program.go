@@ -15,6 +15,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"example.com/informers/internal/logmatch"
 )
 
 // Chapters are the directories of the chapters, in the order of the lesson.
@@ -70,37 +72,65 @@ func Overlay(t *testing.T, root, dir, chapter string, edits ...string) (flag str
 	return "-overlay=" + path
 }
 
-// Program is a binary that runs.
+// Program is a binary that runs. It is a logmatch.Source of what it prints on stdout.
 type Program struct {
 	*exec.Cmd
 	Stdout, Stderr Output
 	Started        time.Time
+
+	ended chan struct{}
+	err   error // how the process ended, once ended is closed
 }
 
 // Start runs a binary. Its environment is env and an empty HOME, so it knows of
 // no cluster but those it is told. It is killed when the test ends.
 func Start(t *testing.T, binary string, env []string, args ...string) *Program {
 	t.Helper()
-	p := &Program{Cmd: exec.Command(binary, args...), Started: time.Now()}
+	p := &Program{Cmd: exec.Command(binary, args...), Started: time.Now(), ended: make(chan struct{})}
 	p.Env = append([]string{"HOME=" + t.TempDir()}, env...)
 	p.Cmd.Stdout, p.Cmd.Stderr = &p.Stdout, &p.Stderr
 	if err := p.Start(); err != nil {
 		t.Fatal(err)
 	}
+	go func() {
+		p.err = p.Cmd.Wait()
+		p.Stdout.end()
+		p.Stderr.end()
+		close(p.ended)
+	}()
 	t.Cleanup(func() {
-		if p.ProcessState == nil {
-			_ = p.Process.Kill()
-			_ = p.Wait()
-		}
+		_ = p.Process.Kill()
+		_ = p.Wait()
 	})
 	return p
+}
+
+// Wait waits until the program has ended and all its output has been read.
+func (p *Program) Wait() error {
+	<-p.ended
+	return p.err
+}
+
+// Log are the lines on stdout so far, each with the time when it was read.
+func (p *Program) Log() []logmatch.Line {
+	lines, _ := p.Stdout.log()
+	return lines
+}
+
+// Changed is closed when stdout has more, or the program has ended.
+func (p *Program) Changed() <-chan struct{} { return p.Stdout.Changed() }
+
+// Ended says whether the program has ended and Log is complete.
+func (p *Program) Ended() bool {
+	_, ended := p.Stdout.log()
+	return ended
 }
 
 // Signal sends sig and waits for the end. The test fails if that takes longer than limit.
 func (p *Program) Signal(t *testing.T, sig os.Signal, limit time.Duration) (took time.Duration) {
 	t.Helper()
 	begin := time.Now()
-	if err := p.Process.Signal(sig); err != nil {
+	if err := p.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		t.Fatal(err)
 	}
 	p.End(t, limit)
@@ -123,14 +153,18 @@ func (p *Program) End(t *testing.T, limit time.Duration) (code int) {
 }
 
 // Await waits until o, one of the program's outputs, contains text. The test
-// fails if that takes longer than limit.
+// fails if that takes longer than limit, or the program ends before.
 func (p *Program) Await(t *testing.T, o *Output, text string, limit time.Duration) {
 	t.Helper()
 	timeout := time.After(limit)
 	for {
 		changed := o.Changed()
+		_, ended := o.log()
 		if strings.Contains(o.String(), text) {
 			return
+		}
+		if ended {
+			p.fatalf(t, "printed no %q and has ended", text)
 		}
 		select {
 		case <-changed:
@@ -149,6 +183,9 @@ func (p *Program) fatalf(t *testing.T, format string, args ...any) {
 type Output struct {
 	mu      sync.Mutex
 	data    bytes.Buffer
+	lines   []logmatch.Line // the complete ones,
+	rest    int             // and where in data the next begins
+	ended   bool
 	changed chan struct{}
 }
 
@@ -156,11 +193,37 @@ type Output struct {
 func (o *Output) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	n, err := o.data.Write(p)
+	o.split()
+	return n, err
+}
+
+// end says that no more will come: the last line is complete without its end.
+func (o *Output) end() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.ended = true
+	o.split()
+}
+
+func (o *Output) split() {
+	for line := range bytes.Lines(o.data.Bytes()[o.rest:]) {
+		text, complete := strings.CutSuffix(string(line), "\n")
+		if complete || o.ended {
+			o.lines = append(o.lines, logmatch.Line{At: time.Now(), Text: text})
+			o.rest += len(line)
+		}
+	}
 	if o.changed != nil {
 		close(o.changed)
 		o.changed = nil
 	}
-	return o.data.Write(p)
+}
+
+func (o *Output) log() (lines []logmatch.Line, ended bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clip(o.lines), o.ended
 }
 
 // String is all that was printed so far.
@@ -175,7 +238,7 @@ func (o *Output) Lines() []string {
 	return strings.FieldsFunc(o.String(), func(r rune) bool { return r == '\n' })
 }
 
-// Changed is closed when more is printed.
+// Changed is closed when more is printed, or the program has ended.
 func (o *Output) Changed() <-chan struct{} {
 	o.mu.Lock()
 	defer o.mu.Unlock()

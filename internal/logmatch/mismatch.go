@@ -1,0 +1,120 @@
+package logmatch
+
+import (
+	"cmp"
+	"fmt"
+	"math/bits"
+	"regexp"
+	"slices"
+	"strings"
+	"text/tabwriter"
+)
+
+// Mismatch is how a log differs from a Sequence.
+type Mismatch struct {
+	Reason string   // one sentence
+	Line   int      // where it stopped fitting: a line's number, from 1, or one more than there are lines
+	Want   []string // the names of what could have stood there, with "the end" if all steps were complete
+
+	picture string
+	cause   error
+}
+
+// Error is the reason, and below it the sequence beside the whole log.
+func (m *Mismatch) Error() string { return m.Reason + "\n\n" + m.picture }
+
+// Unwrap is the cause of the context that ended an Await, or nil.
+func (m *Mismatch) Unwrap() error { return m.cause }
+
+// mismatch draws each line of the log beside what it was taken for, and an arrow
+// at the line with this number.
+func (r *reader) mismatch(number int, log []Line, reason string) *Mismatch {
+	m := &Mismatch{Reason: reason, Line: number, Want: r.wanted()}
+	taken := make([]string, max(len(log), number))
+	p := r.furthest()
+	for i := range slices.Backward(log) {
+		switch {
+		case i < len(r.taken) && r.taken[i]:
+			taken[i], p = p.part.name, p.before
+		case i < number-1 || r.foreign(log[i].Text):
+			taken[i] = "(passed over)"
+		}
+	}
+	start := r.Since
+	if len(log) > 0 && (start.IsZero() || log[0].At.Before(start)) {
+		start = log[0].At
+	}
+
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	row := func(margin, left, right string) { fmt.Fprintf(w, "%7s  %s\t%s\n", margin, shorten(left), right) }
+	row("", strings.TrimSuffix("expected of "+r.Key, " of "), "   after  printed")
+	for i, left := range taken {
+		margin, right := "", ""
+		if i < len(log) {
+			margin = fmt.Sprint(i + 1)
+			right = fmt.Sprintf("%7.3fs  %s", log[i].At.Sub(start).Seconds(), log[i].Text)
+		}
+		if i != number-1 {
+			row(margin, left, right)
+			continue
+		}
+		row(fmt.Sprintf("-->%4s", margin), m.Want[0], right)
+		for _, want := range m.Want[1:] {
+			row("", "or "+want, "")
+		}
+	}
+	_ = w.Flush()
+	if missing := r.missing(); missing != nil {
+		fmt.Fprintf(&b, "still missing:\n         %s\n", strings.Join(missing, "\n         "))
+	}
+	m.picture = trailing.ReplaceAllString(b.String(), "\n")
+	return m
+}
+
+var trailing = regexp.MustCompile(` +\n`)
+
+// shorten keeps the left column narrow.
+func shorten(name string) string {
+	if runes := []rune(name); len(runes) > 40 {
+		return string(runes[:39]) + "…"
+	}
+	return name
+}
+
+// furthest is the way to read the log that came nearest to the end of the sequence.
+func (r *reader) furthest() *place {
+	return slices.MaxFunc(r.places, func(a, b *place) int {
+		return cmp.Or(cmp.Compare(a.step, b.step), cmp.Compare(bits.OnesCount64(a.seen), bits.OnesCount64(b.seen)))
+	})
+}
+
+// wanted names all that may come next.
+func (r *reader) wanted() (names []string) {
+	for _, p := range r.places {
+		for i, j := range r.options(p) {
+			if name := r.Steps[i].parts[j].name; !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	if r.matched() {
+		names = append(names, "the end")
+	}
+	return names
+}
+
+// missing names what still has to come, one name a step.
+func (r *reader) missing() (names []string) {
+	p := r.furthest()
+	seen := p.seen
+	for _, step := range r.Steps[p.step:] {
+		if parts := step.missing(seen); parts != nil {
+			names = append(names, strings.Join(parts, " and "))
+		}
+		seen = 0
+	}
+	return names
+}
+
+func or(names []string) string { return strings.Join(names, " or ") }

@@ -1,0 +1,188 @@
+package logmatch
+
+import (
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+	"time"
+)
+
+// reader reads a log line by line. The same line can fit several steps, so it
+// keeps all ways to read what has come.
+type reader struct {
+	Sequence
+	taken  []bool // for each line so far: whether it was taken for a step
+	places []*place
+}
+
+// place is where one way to read the lines has come to.
+type place struct {
+	step   int       // the step that the last line was taken for
+	seen   uint64    // the parts of it that have come, a bit each
+	since  time.Time // when the last line came that had to come
+	part   *part     // what the last line was taken for
+	before *place
+}
+
+func (s Sequence) reader() *reader {
+	return &reader{Sequence: s, places: []*place{{since: s.Since}}}
+}
+
+// read takes the next line. What is wrong with it is returned.
+func (r *reader) read(line Line) (wrong string) {
+	if len(r.taken) == 0 && r.Since.IsZero() {
+		r.places[0].since = line.At
+	}
+	r.taken = append(r.taken, false)
+	number := len(r.taken)
+	if r.foreign(line.Text) {
+		return ""
+	}
+	if name, found := find(r.Never, line.Text); found {
+		return fmt.Sprintf("line %d is never allowed: %s", number, name)
+	}
+	if _, found := find(r.Pass, line.Text); found {
+		return ""
+	}
+
+	var next []*place
+	for _, p := range r.places {
+		for i, j := range r.options(p) {
+			part := &r.Steps[i].parts[j]
+			if !part.match(line.Text) {
+				continue
+			}
+			if late := r.late(p, i, line.At); late != "" {
+				wrong = fmt.Sprintf("line %d is too late: %s", number, late)
+				continue
+			}
+			to := &place{step: i, seen: 1 << j, since: p.since, part: part, before: p}
+			if i == p.step {
+				to.seen |= p.seen
+			}
+			if !part.optional {
+				to.since = line.At
+			}
+			// Of two ways to the same place, the one that leaves more time is enough.
+			k := slices.IndexFunc(next, func(n *place) bool { return n.step == to.step && n.seen == to.seen })
+			if k < 0 {
+				next = append(next, to)
+			} else if to.since.After(next[k].since) {
+				next[k] = to
+			}
+		}
+	}
+	if len(next) > 0 {
+		r.taken[number-1], r.places = true, next
+		return ""
+	}
+	if wrong == "" {
+		wrong = fmt.Sprintf("line %d does not fit: expected %s", number, or(r.wanted()))
+	}
+	return wrong
+}
+
+// foreign says whether the line has another key than the sequence's.
+func (s *Sequence) foreign(line string) bool {
+	_, rest, _ := strings.Cut(line, "(key: ")
+	key, _, found := strings.Cut(rest, ")")
+	return found && s.Key != "" && key != s.Key
+}
+
+func find(steps []Step, line string) (name string, found bool) {
+	for _, step := range steps {
+		for _, part := range step.parts {
+			if part.match(line) {
+				return part.name, true
+			}
+		}
+	}
+	return "", false
+}
+
+// missing are the names of what still has to come, in a step of which some parts have.
+func (s Step) missing(seen uint64) (names []string) {
+	for j, part := range s.parts {
+		if !part.optional && seen&(1<<j) == 0 {
+			names = append(names, part.name)
+		}
+	}
+	return names
+}
+
+// options are the steps and the parts of them that may come next.
+func (s *Sequence) options(p *place) iter.Seq2[int, int] {
+	return func(yield func(int, int) bool) {
+		seen := p.seen
+		for i := p.step; i < len(s.Steps); i, seen = i+1, 0 {
+			for j, part := range s.Steps[i].parts {
+				if (seen&(1<<j) == 0 || part.repeat) && !yield(i, j) {
+					return
+				}
+			}
+			if s.Steps[i].missing(seen) != nil {
+				return
+			}
+		}
+	}
+}
+
+// pending is the first step that is not complete, or the number of steps.
+func (s *Sequence) pending(p *place) int {
+	seen := p.seen
+	for i := p.step; i < len(s.Steps); i, seen = i+1, 0 {
+		if s.Steps[i].missing(seen) != nil {
+			return i
+		}
+	}
+	return len(s.Steps)
+}
+
+// matched says whether nothing more has to come.
+func (r *reader) matched() bool {
+	return slices.ContainsFunc(r.places, func(p *place) bool { return r.pending(p) == len(r.Steps) })
+}
+
+// deadline is when the step has to have begun, if it has one and has not begun.
+func (s *Sequence) deadline(p *place, step int) (due time.Time, ok bool) {
+	begun := step == p.step && p.seen != 0
+	if step == len(s.Steps) || begun || s.Steps[step].within == 0 || p.since.IsZero() {
+		return time.Time{}, false
+	}
+	return p.since.Add(s.Steps[step].within), true
+}
+
+// late says which deadline has passed if a line of that time is taken for the
+// step: its own, or that of a step that has to come first or next.
+func (s *Sequence) late(p *place, step int, at time.Time) string {
+	for _, i := range []int{s.pending(p), step} {
+		if due, ok := s.deadline(p, i); ok && at.After(due) {
+			return s.Steps[i].overdue()
+		}
+	}
+	return ""
+}
+
+func (s Step) overdue() string {
+	var names []string
+	for _, part := range s.parts {
+		names = append(names, part.name)
+	}
+	return fmt.Sprintf("no %s within %s", or(names), s.within)
+}
+
+// due is when a deadline passes whatever comes later, and what is wrong then.
+func (r *reader) due() (due time.Time, wrong string) {
+	for _, p := range r.places {
+		must := r.pending(p)
+		at, ok := r.deadline(p, must)
+		if !ok {
+			return time.Time{}, ""
+		}
+		if at.After(due) {
+			due, wrong = at, r.Steps[must].overdue()
+		}
+	}
+	return due, wrong
+}
