@@ -8,15 +8,15 @@ import (
 )
 
 func TestOpenUnknown(t *testing.T) {
-	_, err := Open(t.Context(), "minikube", "informers-test", io.Discard)
-	if want := `no such cluster "minikube": CLUSTER is auto, kind, local or current`; err == nil || err.Error() != want {
+	_, err := Open(t.Context(), Options{Which: "minikube"})
+	if want := `no such cluster "minikube": choose auto, kind, local or current`; err == nil || err.Error() != want {
 		t.Errorf("error %v, want %q", err, want)
 	}
 }
 
 func TestOpenCurrentWithoutContext(t *testing.T) {
 	t.Setenv("KUBECONFIG", filepath.Join(t.TempDir(), "none"))
-	_, err := Open(t.Context(), "current", "informers-test", io.Discard)
+	_, err := Open(t.Context(), Options{Which: "current"})
 	if want := `current cluster: the kubeconfig has no current context: set one with kubectl config use-context`; err == nil || err.Error() != want {
 		t.Errorf("error %v, want %q", err, want)
 	}
