@@ -3,7 +3,6 @@ module example.com/informers
 go 1.26.0
 
 require (
-	github.com/gofrs/flock v0.13.0
 	go.uber.org/goleak v1.3.0
 	k8s.io/api v0.37.2
 	k8s.io/apimachinery v0.37.2

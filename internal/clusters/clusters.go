@@ -9,13 +9,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
 
-	"github.com/gofrs/flock"
 	"k8s.io/apimachinery/pkg/util/rand"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -55,8 +55,8 @@ type Cluster struct {
 	Env        []string // the environment for kubectl on it: KUBECONFIG and PATH
 	Nginx      string   // an nginx image that its nodes have, or can pull
 
-	dir   string       // all files of this run
-	lock  *flock.Flock // held while a cluster that Open made is there
+	dir   string   // all files of this run
+	lock  *os.File // locked while a cluster that Open made is there
 	keep  bool
 	log   io.Writer
 	local string // folder of the local cluster's own files
@@ -89,6 +89,9 @@ func Open(ctx context.Context, o Options) (_ *Cluster, err error) {
 
 	defer func() {
 		if err != nil {
+			if ctx.Err() != nil {
+				err = context.Cause(ctx)
+			}
 			c.keep = false
 			err = errors.Join(fmt.Errorf("%s cluster: %w", c.Which, err), c.Close(context.WithoutCancel(ctx)))
 		}
@@ -123,16 +126,23 @@ func (c *Cluster) Close(ctx context.Context) error {
 	if c.lock == nil {
 		return os.RemoveAll(c.dir)
 	}
-	defer func() { c.lock = nil }()
-	defer func() { _ = c.lock.Unlock() }()
+	defer func() {
+		_ = c.lock.Close()
+		c.lock = nil
+	}()
 	if c.keep {
 		return c.leave()
 	}
-	remove := c.removeKind
-	if c.Which == "local" {
-		remove = c.removeLocal
+	err := c.lockAgain(ctx)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil // a Sweep was faster
+	case err == nil && c.Which == "kind":
+		err = c.removeKind(ctx)
+	case err == nil:
+		err = c.removeLocal(ctx)
 	}
-	if err := remove(ctx); err != nil {
+	if err != nil {
 		return fmt.Errorf("removing the %s cluster %s: %w", c.Which, c.Name, err)
 	}
 	return os.RemoveAll(c.dir)
@@ -160,12 +170,12 @@ func (c *Cluster) Client() (kubernetes.Interface, error) {
 }
 
 // Logs copies the logs of the control plane into dir, which is made, and in
-// which none of them may be yet. Those of a current cluster are out of reach:
-// errors.ErrUnsupported.
+// which none of them may be yet. If it fails, the others are there all the same.
+// Those of a current cluster are out of reach: errors.ErrUnsupported.
 func (c *Cluster) Logs(ctx context.Context, dir string) error {
 	switch c.Which {
 	case "kind":
-		return kind(ctx, io.Discard, "export", "logs", dir, "--name", c.Name)
+		return c.kind(ctx, "export", "logs", dir, "--name", c.Name)
 	case "local":
 		return os.CopyFS(dir, os.DirFS(filepath.Join(c.local, "logs")))
 	}
@@ -205,16 +215,19 @@ func copyKubeconfig(to, from, name string) (string, error) {
 	return config.CurrentContext, clientcmd.WriteToFile(*config, to)
 }
 
-// command runs a program. Its error holds the last line that it said on stderr.
-func command(ctx context.Context, stdout, stderr io.Writer, program string, args ...string) error {
+// run runs cmd, and interrupts it when its context ends. The error holds the last
+// line on stderr.
+func run(cmd *exec.Cmd) error {
 	var said bytes.Buffer
-	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Stdout, cmd.Stderr = stdout, io.MultiWriter(stderr, &said)
+	if cmd.Stderr == nil {
+		cmd.Stderr = io.Discard
+	}
+	cmd.Stderr = io.MultiWriter(cmd.Stderr, &said)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = time.Minute
 	if err := cmd.Run(); err != nil {
 		lines := strings.Split(strings.TrimSpace(said.String()), "\n")
-		return fmt.Errorf("%s: %w: %s", strings.Join(append([]string{program}, args...), " "), err, lines[len(lines)-1])
+		return fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, lines[len(lines)-1])
 	}
 	return nil
 }

@@ -40,11 +40,15 @@ func (c *Cluster) buildLocal(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return command(ctx, c.log, c.log, "go", "-C", module, "build", "-o", c.program(), ".")
+	cmd := exec.CommandContext(ctx, "go", "-C", module, "build", "-o", c.program(), ".")
+	cmd.Stderr = c.log
+	return run(cmd)
 }
 
 func (c *Cluster) runLocal(ctx context.Context, stdout, stderr io.Writer, verb string) error {
-	return command(ctx, stdout, stderr, c.program(), verb, "--name", c.Name)
+	cmd := exec.CommandContext(ctx, c.program(), verb, "--name", c.Name)
+	cmd.Stdout, cmd.Stderr = stdout, stderr
+	return run(cmd)
 }
 
 func (c *Cluster) removeLocal(ctx context.Context) error {
@@ -53,7 +57,7 @@ func (c *Cluster) removeLocal(ctx context.Context) error {
 			return err
 		}
 	}
-	return c.runLocal(ctx, io.Discard, io.Discard, "down")
+	return c.runLocal(ctx, nil, nil, "down")
 }
 
 func (c *Cluster) auditLocal() ([]byte, error) {
@@ -73,7 +77,7 @@ func (c *Cluster) KillAPIServer(ctx context.Context) error {
 	if c.Which != "local" {
 		return fmt.Errorf("killing the API server of a %s cluster: %w", c.Which, errors.ErrUnsupported)
 	}
-	return c.runLocal(ctx, io.Discard, io.Discard, "crash")
+	return c.runLocal(ctx, nil, nil, "crash")
 }
 
 // Repair starts what does not run of a local cluster, and returns when a pod can
@@ -82,7 +86,7 @@ func (c *Cluster) Repair(ctx context.Context) error {
 	if c.Which != "local" {
 		return fmt.Errorf("repairing a %s cluster: %w", c.Which, errors.ErrUnsupported)
 	}
-	return c.runLocal(ctx, io.Discard, io.Discard, "up")
+	return c.runLocal(ctx, nil, nil, "up")
 }
 
 // ServingCertificate returns the certificate and the key of a local cluster's API

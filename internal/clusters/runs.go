@@ -8,14 +8,15 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-
-	"github.com/gofrs/flock"
+	"syscall"
+	"time"
 )
 
 // A run that makes a cluster has a folder in runs(), named as the cluster, with
 // its files and with a lock file kind.lock or local.lock. The kernel frees the
-// lock when the run ends, however it ends. A cluster is thus a dead run's if its
-// lock file is there and free; one without a lock file is none of our business.
+// lock when the run and its kinds have ended, however they end. A cluster is thus
+// a dead run's if its lock file is there and free; one without a lock file is
+// none of our business.
 
 // begin makes the folder of a run. The lock file appears under its name only when
 // it is locked, so no Sweep ever takes it for a dead run's.
@@ -29,15 +30,50 @@ func (c *Cluster) begin() error {
 		return err
 	}
 	c.dir, c.Kubeconfig = dir, filepath.Join(dir, "kubeconfig")
-	lock := flock.New(c.lockFile() + ".new")
-	if locked, err := lock.TryLock(); err != nil || !locked {
-		return fmt.Errorf("locking %s: locked %t, %w", lock.Path(), locked, err)
+	temporary := c.lockFile() + ".new"
+	lock, err := tryLock(temporary, os.O_CREATE|os.O_EXCL)
+	if err != nil {
+		return err
 	}
 	c.lock = lock
-	return os.Rename(lock.Path(), c.lockFile())
+	return os.Rename(temporary, c.lockFile())
 }
 
 func (c *Cluster) lockFile() string { return filepath.Join(c.dir, c.Which+".lock") }
+
+// lockAgain waits until nobody else has the lock too: what an interrupted kind
+// still makes would stay. A Sweep that takes it meanwhile does what Close does.
+func (c *Cluster) lockAgain(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, errors.New("an interrupted kind does not end"))
+	defer cancel()
+	_ = c.lock.Close()
+	for {
+		lock, err := tryLock(c.lockFile(), 0)
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			c.lock = lock
+			return err
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// tryLock opens and locks a file. The error is syscall.EWOULDBLOCK if it is
+// locked.
+func tryLock(path string, flag int) (*os.File, error) {
+	file, err := os.OpenFile(path, flag, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = file.Close()
+		return nil, &fs.PathError{Op: "lock", Path: path, Err: err}
+	}
+	return file, nil
+}
 
 // leave makes the cluster nobody's: no Sweep removes it.
 func (c *Cluster) leave() error {
@@ -69,18 +105,18 @@ func Sweep(ctx context.Context, which string, log io.Writer) error {
 	}
 	var errs []error
 	for _, file := range files {
-		lock := flock.New(file, flock.SetFlag(os.O_RDONLY)) // never makes it
-		locked, err := lock.TryLock()
-		switch {
-		case errors.Is(err, fs.ErrNotExist): // another Sweep was here
-		case err != nil:
-			errs = append(errs, fmt.Errorf("locking %s: %w", file, err))
-		case locked:
-			dir := filepath.Dir(file)
-			dead := &Cluster{Which: which, Name: filepath.Base(dir), Kubeconfig: filepath.Join(dir, "kubeconfig"), dir: dir, lock: lock, log: log}
-			fmt.Fprintf(log, "removing the %s cluster %s, which a killed run left\n", which, dead.Name)
-			errs = append(errs, dead.Close(ctx))
+		lock, err := tryLock(file, 0)
+		if errors.Is(err, syscall.EWOULDBLOCK) || errors.Is(err, fs.ErrNotExist) {
+			continue // its run lives, or another Sweep was here
 		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		dir := filepath.Dir(file)
+		dead := &Cluster{Which: which, Name: filepath.Base(dir), Kubeconfig: filepath.Join(dir, "kubeconfig"), dir: dir, lock: lock, log: log}
+		fmt.Fprintf(log, "removing the %s cluster %s, which a killed run left\n", which, dead.Name)
+		errs = append(errs, dead.Close(ctx))
 	}
 	return errors.Join(errs...)
 }
