@@ -80,7 +80,7 @@ func (c *Cluster) leave() error {
 	if c.Which == "kind" {
 		fmt.Fprintf(c.log, `the kind cluster %s is kept
 use it:    export KUBECONFIG=%q
-remove it: go tool kind delete cluster --name %[1]s && rm -r %q
+remove it: go tool kind delete cluster --name %[1]s && rm -r %[3]q
 `, c.Name, c.Kubeconfig, c.dir)
 		return os.Remove(c.lockFile())
 	}
