@@ -198,6 +198,21 @@ func TestOpenAndClose(t *testing.T) {
 	})
 }
 
+// TestSweptBeforeClose: while Close waits for the lock a Sweep may take it.
+func TestSweptBeforeClose(t *testing.T) {
+	both(t, func(t *testing.T, which, _ string) {
+		m := newMachine(t, which, "", "")
+		c, _, err := m.open(t.Context(), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(os.RemoveAll(c.dir), c.Close(t.Context())); err != nil {
+			t.Error(err)
+		}
+		m.expect("create " + c.Name)
+	})
+}
+
 func TestSweep(t *testing.T) {
 	both(t, func(t *testing.T, which, other string) {
 		m := newMachine(t, which, "", `test ! -e "$8.lock"`) // as kind delete --kubeconfig does
