@@ -4,10 +4,10 @@ import (
 	"bytes"
 	"crypto/tls"
 	"errors"
+	"flag"
 	"io/fs"
 	"net/http"
 	"net/url"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -18,12 +18,15 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
-// TestRealCluster makes two clusters at once, one of them in a run that is killed.
-// CLUSTER=kind or CLUSTER=local runs it.
+var realCluster = flag.String("cluster", "", "the kind of clusters for TestRealCluster: kind or local")
+
+// TestRealCluster makes two clusters at once, one of them in a run that is killed:
+//
+//	go test ./internal/clusters -args -cluster local
 func TestRealCluster(t *testing.T) {
-	which := os.Getenv("CLUSTER")
-	if which != "kind" && which != "local" {
-		t.Skip("CLUSTER=kind or CLUSTER=local runs it")
+	which := *realCluster
+	if which == "" {
+		t.Skip("no -cluster")
 	}
 	type run struct {
 		name string
