@@ -8,8 +8,10 @@ LINT := $(TOOL) golangci-lint
 demo: ## chapter 05 at work on a cluster: CLUSTER=auto, kind, local or current
 	go run ./internal/demo
 
-# The tests of cluster/ build Kubernetes, so they run where that is wanted.
+# The tests of cluster/ build Kubernetes, so they run where that is wanted; so do
+# those of internal/clusters that make real clusters.
 test: unit e2e ## all tests, on the same choice of clusters
+	$(if $(filter kind local,$(CLUSTER)),go test -count=1 ./internal/clusters -args -cluster $(CLUSTER))
 	$(if $(filter local,$(CLUSTER)),go -C cluster test $(RACE) ./...)
 
 # The detector panics when a handler changes an object of the store.

@@ -23,6 +23,11 @@ import (
 //go:embed kwok.yaml
 var kwokYAML string
 
+// auditYAML says what the API server writes into its audit log.
+//
+//go:embed audit.yaml
+var auditYAML []byte
+
 // components are the processes of a cluster, by the names that kwokctl gives
 // to their programs, pid files and logs (kwok v0.8.0, pkg/consts/consts.go).
 var components = []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok-controller"}
@@ -87,6 +92,7 @@ func (c cluster) configure(bin string) error {
 	config := strings.NewReplacer("$BIN", bin, "$DIR", c.file(), "$KUBERNETES", kubernetes()).Replace(kwokYAML)
 	return errors.Join(
 		os.WriteFile(c.file("config.yaml"), []byte(config), 0o600),
+		os.WriteFile(c.file("audit-policy.yaml"), auditYAML, 0o600),
 		os.WriteFile(c.file("pod.log"), []byte(podLog), 0o600))
 }
 
@@ -285,6 +291,23 @@ func (c cluster) remove(ctx context.Context) error {
 		return fmt.Errorf("removing its files: %w", err)
 	}
 	_ = os.Remove(filepath.Join(c.root, "clusters")) // stays while another cluster is in it
+	return nil
+}
+
+// crash kills the API server and returns when its port is free.
+func (c cluster) crash(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, 10*time.Second, errors.New("it is still there after 10 s"))
+	defer cancel()
+	found := false
+	if err := c.kill(ctx, func(p proc) bool {
+		found = found || p.program == "kube-apiserver"
+		return p.program == "kube-apiserver"
+	}); err != nil {
+		return err
+	}
+	if !found {
+		return fmt.Errorf("cluster %q has no API server that runs", c.name)
+	}
 	return nil
 }
 

@@ -182,6 +182,7 @@ func TestWrongUseIsOneLine(t *testing.T) {
 		{`cannot be named "../x"`, []string{"down", "--name", "../x"}},
 		{`cannot be named ""`, []string{"up", "--name="}},
 		{`does not run`, []string{"status"}},
+		{`has no API server that runs`, []string{"crash"}},
 	} {
 		u.fails(test.want, test.args...)
 	}
@@ -249,7 +250,10 @@ func TestUpAndDown(t *testing.T) {
 		}
 		// Nobody else gets into the first folder; the rest is for the day
 		// when somebody opens it.
-		for path, want := range map[string]fs.FileMode{dir: 0o700, filepath.Join(dir, "etcd"): 0o700, u.cluster("default").kubeconfig(): 0o600} {
+		for path, want := range map[string]fs.FileMode{
+			dir: 0o700, filepath.Join(dir, "etcd"): 0o700, u.cluster("default").kubeconfig(): 0o600,
+			filepath.Join(dir, "logs", "audit.log"): 0o600,
+		} {
 			checkMode(t, path, want)
 		}
 		for _, path := range secrets {
@@ -261,6 +265,28 @@ func TestUpAndDown(t *testing.T) {
 		u.podRuns(export, "silent")
 		if got := u.kubectl(export, "logs", "silent"); got != "No container runs here: kwok only plays the kubelet, so there is no log.\n" {
 			t.Errorf("kubectl logs prints %q", got)
+		}
+	})
+	t.Run("audit log", func(t *testing.T) {
+		u.kubectl(export, "get", "pods", "silent", "--output=name")
+		u.kubectl(export, "get", "secrets")
+		log, err := os.ReadFile(u.cluster("default").file("logs", "audit.log"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := false
+		for line := range bytes.Lines(log) {
+			var e struct {
+				Verb, UserAgent string
+				ObjectRef       struct{ Resource, Name string }
+			}
+			if err := json.Unmarshal(line, &e); err != nil || e.ObjectRef.Resource != "pods" {
+				t.Errorf("a line that is no request for pods: %q, %v", line, err)
+			}
+			found = found || e.Verb == "get" && e.ObjectRef.Name == "silent" && strings.HasPrefix(e.UserAgent, "kubectl/")
+		}
+		if !found {
+			t.Errorf("kubectl get is not in it:\n%s", log)
 		}
 	})
 	t.Run("a job completes", func(t *testing.T) {
@@ -387,6 +413,57 @@ func TestUpAfterKill(t *testing.T) {
 			}
 		}
 		u.podRuns(export, fmt.Sprintf("after-%d-%s", len(victims), victims[0]))
+	}
+}
+
+func TestCrash(t *testing.T) {
+	u := newUser(t)
+	export := u.ok("up")
+	before := u.pids("default")
+	server, err := url.Parse(u.kubectl(export, "config", "view", "--minify", "--output=jsonpath={.clusters[0].cluster.server}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.ok("crash")
+	port, err := net.Listen("tcp", server.Host)
+	if err != nil {
+		t.Fatalf("after crash: %v", err)
+	}
+	if err := port.Close(); err != nil {
+		t.Fatal(err)
+	}
+	delete(before, "kube-apiserver")
+	if after := u.pids("default"); fmt.Sprint(after) != fmt.Sprint(before) {
+		t.Errorf("processes %v, want all but the API server: %v", after, before)
+	}
+	if again := u.ok("up"); again != export {
+		t.Errorf("after crash up prints %q, was %q", again, export)
+	}
+	u.podRuns(export, "after-crash")
+}
+
+// TestCleanLeavesRuns: which kind clusters are of the demo and the e2e suite is
+// known from their folder alone.
+func TestCleanLeavesRuns(t *testing.T) {
+	u := newUser(t)
+	root := u.cluster("").root
+	lock := filepath.Join(root, "runs", "informers-e2e-x7k2p", "kind.lock")
+	if err := errors.Join(os.MkdirAll(filepath.Dir(lock), 0o700), os.WriteFile(lock, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	u.ok("clean")
+	if entries, err := os.ReadDir(root); err != nil || len(entries) != 1 || entries[0].Name() != "runs" {
+		t.Errorf("clean leaves %v, %v; want runs alone", entries, err)
+	}
+	if _, err := os.Stat(lock); err != nil {
+		t.Error(err)
+	}
+	if err := os.RemoveAll(filepath.Dir(lock)); err != nil {
+		t.Fatal(err)
+	}
+	u.ok("clean")
+	if _, err := os.Stat(root); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("clean leaves %s: %v", root, err)
 	}
 }
 

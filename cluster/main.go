@@ -28,6 +28,7 @@ const usage = `usage: go -C cluster run . VERB [--name NAME]
   up      build what is missing, start the cluster, print the export line:
           eval "$(go -C cluster run . up)"
   down    stop the cluster and remove its files; the built programs stay
+  crash   kill the API server, as a crash does; up starts it again
   status  show the cluster's processes; exit code 0 if it is ready, else 1
   clean   take every cluster down and remove the built programs too
 
@@ -89,6 +90,8 @@ func run(ctx context.Context, args []string) error {
 		return up(ctx, c)
 	case "down":
 		return c.remove(ctx)
+	case "crash":
+		return c.crash(ctx)
 	case "status":
 		return c.status(ctx)
 	case "clean":
@@ -125,9 +128,17 @@ func clean(ctx context.Context, root string) error {
 			return err
 		}
 	}
-	if err := os.RemoveAll(root); err != nil {
+	entries, err := os.ReadDir(root)
+	for _, entry := range entries {
+		// The demo and the e2e suite keep in it which kind clusters are theirs.
+		if entry.Name() != "runs" {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(root, entry.Name())))
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("removing the built programs: %w", err)
 	}
+	_ = os.Remove(filepath.Join(root, "runs")) // stays unless it is empty
 	return nil
 }
 

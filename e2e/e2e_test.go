@@ -23,7 +23,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"example.com/informers/internal/clusters"
 	"example.com/informers/internal/program"
@@ -68,18 +67,13 @@ func run(ctx context.Context, m *testing.M) (code int, err error) {
 		return 1, err
 	}
 
-	c, err := clusters.Open(ctx, os.Getenv("CLUSTER"), name, os.Stderr)
+	c, err := clusters.Open(ctx, clusters.Options{Which: os.Getenv("CLUSTER"), Prefix: name, Log: os.Stderr})
 	if err != nil {
 		return 1, err
 	}
 	cluster = c
 	defer func() { err = errors.Join(err, c.Close(context.WithoutCancel(ctx))) }()
-	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(
-		&clientcmd.ClientConfigLoadingRules{ExplicitPath: c.Kubeconfig}, nil).ClientConfig()
-	if err != nil {
-		return 1, err
-	}
-	if client, err = kubernetes.NewForConfig(config); err != nil {
+	if client, err = c.Client(); err != nil {
 		return 1, err
 	}
 	if c.Which == "current" { // a cluster that others use too
@@ -244,7 +238,7 @@ func TestDemoFails(t *testing.T) {
 		"	handleDelete := func", "	_ = func")
 	output, err := demo(t, "GOFLAGS="+flag)
 	exit := (*exec.ExitError)(nil)
-	if !errors.As(err, &exit) || string(exit.Stderr) != "cluster: current (CLUSTER says so)\ndemo: 05-resync did not print the Delete of nginx\n" {
+	if !errors.As(err, &exit) || string(exit.Stderr) != "cluster: current (asked for)\ndemo: 05-resync did not print the Delete of nginx\n" {
 		t.Errorf("%v, stderr:\n%s\nstdout:\n%s", err, exit.Stderr, output)
 	}
 }

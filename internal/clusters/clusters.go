@@ -4,207 +4,236 @@ package clusters
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/util/rand"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
-	"sigs.k8s.io/kind/pkg/apis/config/defaults"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
 
-// nginxImage is what the chapters' READMEs use too.
-const nginxImage = "nginx:1.22"
+// Options say which cluster Open makes.
+type Options struct {
+	// Which is "kind", "local", "current", or "auto" (or ""): kind where
+	// Docker and kubectl are there and the node image is, or can be pulled,
+	// else local.
+	Which string
+
+	// Prefix begins the cluster's name. The rest is random, so that any number
+	// of runs have clusters at once.
+	Prefix string
+
+	// Kubeconfig and Context choose the current cluster in place of what
+	// kubectl's rules find. They mean nothing to the others.
+	Kubeconfig, Context string
+
+	// Keep makes Close leave a kind or local cluster, and say on Log how to use
+	// it and how to remove it.
+	Keep bool
+
+	// Log gets one line that says which cluster and why, and then what takes
+	// its time. Nil is no log.
+	Log io.Writer
+}
 
 // A Cluster is one that can be used until Close.
 type Cluster struct {
 	Which      string   // "kind", "local" or "current"
+	Name       string   // of the cluster; of the context for current
 	Kubeconfig string   // path of a kubeconfig of its own, which may be changed
 	Env        []string // the environment for kubectl on it: KUBECONFIG and PATH
 	Nginx      string   // an nginx image that its nodes have, or can pull
 
-	dir   string
-	close []func(context.Context) error
+	dir   string   // all files of this run
+	lock  *os.File // locked while a cluster that Open made is there
+	keep  bool
+	log   io.Writer
+	local string // folder of the local cluster's own files
 }
 
-// Open makes a cluster called name and says on log which one and why.
+// Open makes a cluster, or finds the current one. Before it makes one it removes
+// those of its kind that killed runs left, as Sweep does. If it fails, or ctx
+// ends, it takes back what it began.
 //
-// which is "kind", "local", "current", or "auto" (or ""): kind where Docker and
-// kubectl are there and the node image is, or can be pulled, else local. The
-// user's kubeconfig is read for current alone, and never written.
-//
+// The user's kubeconfig is read for current alone, and never written.
 // KIND_NODE_IMAGE and NGINX_IMAGE in the environment name other images than
 // kind's own and nginx:1.22.
-func Open(ctx context.Context, which, name string, log io.Writer) (_ *Cluster, err error) {
-	c := &Cluster{Which: which, Nginx: env("NGINX_IMAGE", nginxImage)}
-	why := "CLUSTER says so"
-	switch which {
+func Open(ctx context.Context, o Options) (_ *Cluster, err error) {
+	c := &Cluster{Which: o.Which, Nginx: env("NGINX_IMAGE", nginxImage), keep: o.Keep, log: o.Log}
+	if c.log == nil {
+		c.log = io.Discard
+	}
+	why := "asked for"
+	switch o.Which {
 	case "kind", "local", "current":
 	case "auto", "":
 		c.Which, why = "kind", "Docker and the node image are there"
-		if err := kindMisses(ctx, log); err != nil {
+		if err := kindMisses(ctx, c.log); err != nil {
 			c.Which, why = "local", "kind is passed over: "+err.Error()
 		}
 	default:
-		return nil, fmt.Errorf("no such cluster %q: CLUSTER is auto, kind, local or current", which)
+		return nil, fmt.Errorf("no such cluster %q: choose auto, kind, local or current", o.Which)
 	}
-	fmt.Fprintf(log, "cluster: %s (%s)\n", c.Which, why)
+	fmt.Fprintf(c.log, "cluster: %s (%s)\n", c.Which, why)
 
-	if c.dir, err = os.MkdirTemp("", name); err != nil {
-		return nil, err
-	}
-	c.Kubeconfig = filepath.Join(c.dir, "kubeconfig")
-	c.onClose(func(context.Context) error { return os.RemoveAll(c.dir) })
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, c.Close(context.WithoutCancel(ctx)))
+			if ctx.Err() != nil {
+				err = context.Cause(ctx)
+			}
+			c.keep = false
+			err = errors.Join(fmt.Errorf("%s cluster: %w", c.Which, err), c.Close(context.WithoutCancel(ctx)))
 		}
 	}()
-
 	path := os.Getenv("PATH")
-	switch c.Which {
-	case "kind":
-		err = c.openKind(ctx, name, log)
-	case "local":
-		path, err = c.openLocal(ctx, name, log)
-	case "current":
-		err = c.copyKubeconfig("")
+	if c.Which == "current" {
+		err = c.openCurrent(o)
+	} else {
+		if err := Sweep(ctx, c.Which, c.log); err != nil {
+			fmt.Fprintln(c.log, oneLine(err))
+		}
+		c.Name = o.Prefix + "-" + rand.String(5)
+		if err := c.begin(); err != nil {
+			return nil, err
+		}
+		if c.Which == "kind" {
+			err = c.openKind(ctx)
+		} else {
+			path, err = c.openLocal(ctx)
+		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s cluster: %w", c.Which, err)
+		return nil, err
 	}
 	c.Env = append(os.Environ(), "KUBECONFIG="+c.Kubeconfig, "PATH="+path)
 	return c, nil
 }
 
-// Close takes down what Open started.
+// Close takes down what Open started. If it fails, a next Open or Sweep tries
+// again. A second Close does nothing.
 func (c *Cluster) Close(ctx context.Context) error {
-	var errs []error
-	for i := len(c.close) - 1; i >= 0; i-- {
-		errs = append(errs, c.close[i](ctx))
+	if c.lock == nil {
+		return os.RemoveAll(c.dir)
 	}
-	c.close = nil
-	return errors.Join(errs...)
-}
-
-func (c *Cluster) onClose(f func(context.Context) error) { c.close = append(c.close, f) }
-
-// kindMisses says what kind lacks on this machine.
-func kindMisses(ctx context.Context, log io.Writer) error {
-	for _, tool := range []string{"docker", "kubectl"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			return fmt.Errorf("%s is not on PATH", tool)
-		}
+	defer func() {
+		_ = c.lock.Close()
+		c.lock = nil
+	}()
+	if c.keep {
+		return c.leave()
 	}
-	if err := command(ctx, io.Discard, "docker", "version"); err != nil {
-		return errors.New("no Docker daemon answers")
+	err := c.lockAgain(ctx)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil // a Sweep was faster
+	case err == nil && c.Which == "kind":
+		err = c.removeKind(ctx)
+	case err == nil:
+		err = c.removeLocal(ctx)
 	}
-	return pull(ctx, nodeImage(), log)
-}
-
-// pull makes sure that Docker has an image.
-func pull(ctx context.Context, image string, log io.Writer) error {
-	if command(ctx, io.Discard, "docker", "image", "inspect", image) == nil {
-		return nil
-	}
-	fmt.Fprintf(log, "pulling %s\n", image)
-	if err := command(ctx, io.Discard, "docker", "pull", "--quiet", image); err != nil {
-		return fmt.Errorf("the image %s is not there and cannot be pulled", image)
-	}
-	return nil
-}
-
-func nodeImage() string { return env("KIND_NODE_IMAGE", defaults.Image) }
-
-// openKind runs the kind of go.mod, never one from PATH. kind writes to a
-// kubeconfig of its own: the user's stays as it is.
-func (c *Cluster) openKind(ctx context.Context, name string, log io.Writer) error {
-	if err := kindMisses(ctx, log); err != nil {
-		return err
-	}
-	remove := func(ctx context.Context) error {
-		return command(ctx, io.Discard, "go", "tool", "kind", "delete", "cluster", "--name", name, "--kubeconfig", c.Kubeconfig)
-	}
-	if err := remove(ctx); err != nil { // left by a run that was killed
-		return err
-	}
-	c.onClose(remove)
-	if err := command(ctx, io.Discard, "go", "tool", "kind", "create", "cluster", "--name", name,
-		"--kubeconfig", c.Kubeconfig, "--image", nodeImage(), "--wait", "3m"); err != nil {
-		return err
-	}
-	if err := pull(ctx, c.Nginx, log); err != nil {
-		return err
-	}
-	return command(ctx, io.Discard, "go", "tool", "kind", "load", "docker-image", c.Nginx, "--name", name)
-}
-
-// openLocal runs the program in cluster/ and returns the PATH with its kubectl.
-func (c *Cluster) openLocal(ctx context.Context, name string, log io.Writer) (path string, err error) {
-	gomod, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
 	if err != nil {
-		return "", fmt.Errorf("go env GOMOD: %w", err)
+		return fmt.Errorf("removing the %s cluster %s: %w", c.Which, c.Name, err)
 	}
-	module := filepath.Join(filepath.Dir(strings.TrimSpace(string(gomod))), "cluster")
-	program := filepath.Join(c.dir, "cluster") // go run would forward no SIGTERM
-	if err := command(ctx, log, "go", "-C", module, "build", "-o", program, "."); err != nil {
-		return "", err
-	}
-	c.onClose(func(ctx context.Context) error { return command(ctx, io.Discard, program, "down", "--name", name) })
-
-	var export bytes.Buffer
-	up := exec.CommandContext(ctx, program, "up", "--name", name)
-	up.Stdout, up.Stderr = &export, log
-	up.Cancel = func() error { return up.Process.Signal(os.Interrupt) }
-	up.WaitDelay = time.Minute
-	if err := up.Run(); err != nil {
-		return "", fmt.Errorf("up: %w", err)
-	}
-	out, err := exec.CommandContext(ctx, "sh", "-c", `eval "$1" && printf '%s\n%s' "$KUBECONFIG" "$PATH"`, "sh", export.String()).Output()
-	if err != nil {
-		return "", fmt.Errorf("evaluate %q: %w", export.String(), err)
-	}
-	kubeconfig, path, _ := strings.Cut(string(out), "\n")
-	return path, c.copyKubeconfig(kubeconfig)
+	return os.RemoveAll(c.dir)
 }
 
-// copyKubeconfig writes what a kubeconfig, or what kubectl's rules find, says of
-// the current context into a file of our own.
-func (c *Cluster) copyKubeconfig(path string) error {
+// Config returns the configuration of a client for the cluster, without a rate
+// limit of its own.
+func (c *Cluster) Config() (*rest.Config, error) {
+	rules := &clientcmd.ClientConfigLoadingRules{ExplicitPath: c.Kubeconfig}
+	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
+	if err != nil {
+		return nil, fmt.Errorf("load kubeconfig: %w", err)
+	}
+	config.QPS = -1
+	return config, nil
+}
+
+// Client returns a client of Config.
+func (c *Cluster) Client() (kubernetes.Interface, error) {
+	config, err := c.Config()
+	if err != nil {
+		return nil, err
+	}
+	return kubernetes.NewForConfig(config)
+}
+
+// Logs copies the logs of the control plane into dir, which is made, and in
+// which none of them may be yet. If it fails, the others are there all the same.
+// Those of a current cluster are out of reach: errors.ErrUnsupported.
+func (c *Cluster) Logs(ctx context.Context, dir string) error {
+	switch c.Which {
+	case "kind":
+		return c.kind(ctx, "export", "logs", dir, "--name", c.Name)
+	case "local":
+		return os.CopyFS(dir, os.DirFS(filepath.Join(c.local, "logs")))
+	}
+	return fmt.Errorf("the logs of the current cluster: %w", errors.ErrUnsupported)
+}
+
+// openCurrent writes what a kubeconfig, or what kubectl's rules find, says of the
+// current context into a file of our own.
+func (c *Cluster) openCurrent(o Options) (err error) {
+	if c.dir, err = os.MkdirTemp("", o.Prefix); err != nil {
+		return err
+	}
+	c.Kubeconfig = filepath.Join(c.dir, "kubeconfig")
+	c.Name, err = copyKubeconfig(c.Kubeconfig, o.Kubeconfig, o.Context)
+	return err
+}
+
+// copyKubeconfig copies of a kubeconfig what belongs to one context, and returns
+// the name of that.
+func copyKubeconfig(to, from, name string) (string, error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
-	rules.ExplicitPath = path
+	rules.ExplicitPath = from
 	config, err := rules.Load()
 	if err != nil {
-		return fmt.Errorf("load kubeconfig: %w", err)
+		return "", fmt.Errorf("load kubeconfig: %w", err)
 	}
-	if config.CurrentContext == "" {
-		return errors.New("the kubeconfig has no current context: set one with kubectl config use-context")
+	config.CurrentContext = cmp.Or(name, config.CurrentContext)
+	switch {
+	case config.CurrentContext == "":
+		return "", errors.New("the kubeconfig has no current context: set one with kubectl config use-context")
+	case config.Contexts[config.CurrentContext] == nil:
+		return "", fmt.Errorf("the kubeconfig has no context %q: kubectl config get-contexts lists them", config.CurrentContext)
 	}
-	return clientcmd.WriteToFile(*config, c.Kubeconfig)
+	if err := clientcmdapi.MinifyConfig(config); err != nil {
+		return "", fmt.Errorf("load kubeconfig: %w", err)
+	}
+	return config.CurrentContext, clientcmd.WriteToFile(*config, to)
 }
 
-// command runs a program. Its error holds the last line of what it said.
-func command(ctx context.Context, log io.Writer, program string, args ...string) error {
-	var output bytes.Buffer
-	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Stdout, cmd.Stderr = io.MultiWriter(log, &output), io.MultiWriter(log, &output)
+// run runs cmd, and interrupts it when its context ends. The error holds the last
+// line on stderr.
+func run(cmd *exec.Cmd) error {
+	var said bytes.Buffer
+	if cmd.Stderr == nil {
+		cmd.Stderr = io.Discard
+	}
+	cmd.Stderr = io.MultiWriter(cmd.Stderr, &said)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = time.Minute
 	if err := cmd.Run(); err != nil {
-		said := strings.Split(strings.TrimSpace(output.String()), "\n")
-		return fmt.Errorf("%s: %w: %s", strings.Join(append([]string{program}, args...), " "), err, said[len(said)-1])
+		lines := strings.Split(strings.TrimSpace(said.String()), "\n")
+		return fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, lines[len(lines)-1])
 	}
 	return nil
 }
 
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+
 func env(name, otherwise string) string {
-	if value := os.Getenv(name); value != "" {
-		return value
-	}
-	return otherwise
+	return cmp.Or(os.Getenv(name), otherwise)
 }

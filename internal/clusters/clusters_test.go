@@ -1,26 +1,87 @@
 package clusters
 
 import (
+	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
 func TestOpenUnknown(t *testing.T) {
-	_, err := Open(t.Context(), "minikube", "informers-test", io.Discard)
-	if want := `no such cluster "minikube": CLUSTER is auto, kind, local or current`; err == nil || err.Error() != want {
+	_, err := Open(t.Context(), Options{Which: "minikube"})
+	if want := `no such cluster "minikube": choose auto, kind, local or current`; err == nil || err.Error() != want {
 		t.Errorf("error %v, want %q", err, want)
 	}
 }
 
-func TestOpenCurrentWithoutContext(t *testing.T) {
-	t.Setenv("KUBECONFIG", filepath.Join(t.TempDir(), "none"))
-	_, err := Open(t.Context(), "current", "informers-test", io.Discard)
-	if want := `current cluster: the kubeconfig has no current context: set one with kubectl config use-context`; err == nil || err.Error() != want {
-		t.Errorf("error %v, want %q", err, want)
+func TestOpenCurrentFails(t *testing.T) {
+	m := newMachine(t, "current", "", "")
+	for _, test := range []struct{ file, context, want string }{
+		{"none", "", "the kubeconfig has no current context: set one with kubectl config use-context"},
+		{"kubeconfig", "c", `the kubeconfig has no context "c": kubectl config get-contexts lists them`},
+	} {
+		t.Setenv("KUBECONFIG", filepath.Join(m.dir, test.file))
+		_, err := Open(t.Context(), Options{Which: "current", Context: test.context})
+		if want := "current cluster: " + test.want; err == nil || err.Error() != want {
+			t.Errorf("error %v, want %q", err, want)
+		}
 	}
 }
+
+// TestOpenCurrent: of the user's kubeconfig one context is copied, with nothing
+// of the others.
+func TestOpenCurrent(t *testing.T) {
+	m := newMachine(t, "current", "", "")
+	path := filepath.Join(m.dir, "kubeconfig")
+	before, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct{ variable, file, context, name, server string }{
+		{path, "", "", "a", "https://a"},
+		{path, "", "b", "b", "https://b"},
+		{"/none", path, "b", "b", "https://b"},
+	} {
+		t.Setenv("KUBECONFIG", test.variable)
+		c, err := Open(t.Context(), Options{Which: "current", Prefix: "test", Kubeconfig: test.file, Context: test.context})
+		if err != nil {
+			t.Fatal(err)
+		}
+		config, err := c.Config()
+		if err != nil {
+			t.Fatal(err)
+		}
+		copied, err := os.ReadFile(c.Kubeconfig)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.Name != test.name || config.Host != test.server || config.QPS >= 0 || strings.Count(string(copied), "https://") != 1 {
+			t.Errorf("%+v: context %s, server %s, QPS %v, kubeconfig\n%s", test, c.Name, config.Host, config.QPS, copied)
+		}
+		for _, err := range []error{
+			c.Logs(t.Context(), t.TempDir()), c.KillAPIServer(t.Context()), c.Repair(t.Context()),
+			second(c.Audit(t.Context())), second(c.ServingCertificate()),
+		} {
+			if !errors.Is(err, errors.ErrUnsupported) {
+				t.Errorf("error %v, want %v", err, errors.ErrUnsupported)
+			}
+		}
+		if err := c.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Stat(c.Kubeconfig); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("after Close the copied kubeconfig: %v", err)
+		}
+	}
+	if after, err := os.ReadFile(path); string(after) != string(before) {
+		t.Errorf("the user's kubeconfig is now %q, %v", after, err)
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
 
 // TestKindMisses: what auto says when it passes kind over. The docker of the
 // test is a script.

@@ -70,12 +70,12 @@ func demo(ctx context.Context) (err error) {
 		return fmt.Errorf("go build ./05-resync: %w", err)
 	}
 
-	c, err := clusters.Open(ctx, os.Getenv("CLUSTER"), "informers-demo", os.Stderr)
+	c, err := clusters.Open(ctx, clusters.Options{Which: os.Getenv("CLUSTER"), Prefix: "informers-demo", Log: os.Stderr})
 	if err != nil {
 		return err
 	}
 	defer clean(c.Close)
-	client, err := newClient(c.Kubeconfig)
+	client, err := c.Client()
 	if err != nil {
 		return err
 	}
@@ -99,15 +99,6 @@ func demo(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not done in %s", limit))
 	defer cancel()
 	return story(ctx, c, chapter, ns.Name)
-}
-
-func newClient(kubeconfig string) (kubernetes.Interface, error) {
-	rules := &clientcmd.ClientConfigLoadingRules{ExplicitPath: kubeconfig}
-	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
-	if err != nil {
-		return nil, fmt.Errorf("load kubeconfig: %w", err)
-	}
-	return kubernetes.NewForConfig(config)
 }
 
 // setNamespace makes kubectl work in the namespace, so that its commands are

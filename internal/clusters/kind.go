@@ -1,0 +1,104 @@
+package clusters
+
+import (
+	"bytes"
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"sigs.k8s.io/kind/pkg/apis/config/defaults"
+)
+
+// nginxImage is what the chapters' READMEs use too.
+const nginxImage = "nginx:1.22"
+
+//go:embed kind.yaml
+var kindYAML string
+
+// kindMisses says what kind lacks on this machine.
+func kindMisses(ctx context.Context, log io.Writer) error {
+	for _, tool := range []string{"docker", "kubectl"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			return fmt.Errorf("%s is not on PATH", tool)
+		}
+	}
+	if err := docker(ctx, "version"); err != nil {
+		return errors.New("no Docker daemon answers")
+	}
+	return pull(ctx, nodeImage(), log)
+}
+
+// pull makes sure that Docker has an image.
+func pull(ctx context.Context, image string, log io.Writer) error {
+	if docker(ctx, "image", "inspect", image) == nil {
+		return nil
+	}
+	fmt.Fprintf(log, "pulling %s\n", image)
+	if err := docker(ctx, "pull", "--quiet", image); err != nil {
+		return fmt.Errorf("the image %s is not there and cannot be pulled", image)
+	}
+	return nil
+}
+
+func nodeImage() string { return env("KIND_NODE_IMAGE", defaults.Image) }
+
+func docker(ctx context.Context, args ...string) error {
+	return run(exec.CommandContext(ctx, "docker", args...))
+}
+
+// kind runs the kind of go.mod, never one from PATH. An interrupted kind leaves
+// a docker run that goes on to make its container. So the lock is also theirs,
+// until the last of them has ended, and ^C in a terminal is for this program
+// alone.
+func (c *Cluster) kind(ctx context.Context, args ...string) error {
+	cmd := exec.CommandContext(ctx, "go", append([]string{"tool", "kind"}, args...)...)
+	cmd.ExtraFiles = []*os.File{c.lock}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	return run(cmd)
+}
+
+// openKind has kind write to a kubeconfig of its own: the user's stays as it is.
+func (c *Cluster) openKind(ctx context.Context) error {
+	if err := kindMisses(ctx, c.log); err != nil {
+		return err
+	}
+	module, err := module(ctx)
+	if err != nil {
+		return err
+	}
+	config := filepath.Join(c.dir, "kind.yaml")
+	policy := strconv.Quote(filepath.Join(module, "audit.yaml"))
+	if err := os.WriteFile(config, []byte(strings.ReplaceAll(kindYAML, "$POLICY", policy)), 0o600); err != nil {
+		return err
+	}
+	if err := c.kind(ctx, "create", "cluster", "--name", c.Name, "--config", config,
+		"--kubeconfig", c.Kubeconfig, "--image", nodeImage(), "--wait", "3m"); err != nil {
+		return err
+	}
+	if err := pull(ctx, c.Nginx, c.log); err != nil {
+		return err
+	}
+	return c.kind(ctx, "load", "docker-image", c.Nginx, "--name", c.Name)
+}
+
+func (c *Cluster) removeKind(ctx context.Context) error {
+	// A kind that was killed leaves this, and the next one would not wait for it.
+	_ = os.Remove(c.Kubeconfig + ".lock")
+	return c.kind(ctx, "delete", "cluster", "--name", c.Name, "--kubeconfig", c.Kubeconfig)
+}
+
+func (c *Cluster) auditKind(ctx context.Context) ([]byte, error) {
+	var log bytes.Buffer
+	cmd := exec.CommandContext(ctx, "docker", "exec", c.Name+"-control-plane", "sh", "-c", "cat /var/log/kubernetes/audit*.log")
+	cmd.Stdout = &log
+	err := run(cmd)
+	return log.Bytes(), err
+}
