@@ -1,0 +1,144 @@
+// Package breakages tests the e2e suite: chapters are broken on purpose, and
+// each time the suite has to fail, by an assertion that names the fault.
+package breakages
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"example.com/informers/internal/clusters"
+	"example.com/informers/internal/program"
+)
+
+const root = "../.."
+
+// Each edit is what stands in main.go and what to put there. test has to fail with
+// a message that contains want.
+var breakages = []struct {
+	name, chapter, test, want string
+	edits                     []string
+}{
+	{
+		"the list is of another namespace", "01-clientset", "TestClientset", "expected NS/web is Pending on node <none>",
+		[]string{"Pods(*namespace)", `Pods("kube-node-lease")`},
+	},
+	{
+		"reading is a request", "02-factory", "TestFactory", "want one watch",
+		[]string{"		if now := ", "		_, _ = client.CoreV1().Pods(*namespace).List(context.Background(), metav1.ListOptions{})\n		if now := "},
+	},
+	{
+		"handler not registered", "03-handlers", "TestHandlers", "expected Add of NS/web",
+		[]string{
+			"AddFunc: handleAdd, UpdateFunc: handleUpdate, DeleteFunc: handleDelete,", "",
+			"	if err != nil {\n		return fmt.Errorf(\"add", "	_, _, _ = handleAdd, handleUpdate, handleDelete\n	if err != nil {\n		return fmt.Errorf(\"add",
+		},
+	},
+	{
+		"Updates dropped", "03-handlers", "TestHandlers", "expected Update of NS/nginx",
+		[]string{"UpdateFunc: handleUpdate,", "UpdateFunc: func(_, _ *corev1.Pod) {},", "	handleUpdate := func", "	_ = func"},
+	},
+	{
+		"some Updates dropped", "03-handlers", "TestHandlers", "writes by the record",
+		[]string{"func(old, pod *corev1.Pod) {", "func(old, pod *corev1.Pod) {\n		if old.Spec.NodeName != pod.Spec.NodeName {\n			return\n		}"},
+	},
+	{
+		"Add printed twice", "03-handlers", "TestHandlers", "expected Add of NS/nginx",
+		[]string{"AddFunc: handleAdd,", "AddFunc: func(pod *corev1.Pod) { handleAdd(pod); handleAdd(pod) },"},
+	},
+	{
+		"context ignored", "03-handlers", "TestHandlers", "had not ended after",
+		[]string{"run(ctx, client, os.Stdout)", "run(context.WithoutCancel(ctx), client, os.Stdout)"},
+	},
+	{
+		"key wrong", "04-sync", "TestSync", "expected Update of NS/nginx or Delete of NS/nginx",
+		[]string{"pod.GetKey()", "pod.GetName()"},
+	},
+	{
+		"sync not awaited", "04-sync", "TestSyncFails", "want a last line like ^cache is not synced: Get",
+		[]string{"if factory.WaitForCacheSyncWithContext(syncCtx).Err != nil {", "if false {"},
+	},
+	{
+		"handler sync not awaited", "04-sync", "TestSyncOfMany", "does not fit",
+		[]string{`if !cache.WaitFor(syncCtx, "", handler.HasSyncedChecker()) {`, "if false {"},
+	},
+	{
+		"a failure has exit code 0", "04-sync", "TestSyncFails", "exit code 0, want 1",
+		[]string{"		os.Exit(1)\n", ""},
+	},
+	{
+		"resync 0", "05-resync", "TestResync", "no third resync",
+		[]string{"WithOptions(client, *resync,", "WithOptions(client, 0,"},
+	},
+	{
+		"resync too early", "05-resync", "TestResync", "resync 1 came after 2",
+		[]string{"WithOptions(client, *resync,", "WithOptions(client, *resync/2,"},
+	},
+	{
+		"an initial Add called new", "05-resync", "TestResync", "expected",
+		[]string{"[isInInitialList]", "[!isInInitialList]"},
+	},
+	{
+		"evidence of the pod before", "05-resync", "TestResync", "by the record",
+		[]string{"slices.DeleteFunc(facts(pod), func(fact string) bool { return slices.Contains(facts(old), fact) })", "slices.DeleteFunc(facts(pod), func(fact string) bool { return slices.Contains(facts(old), fact) || fact == string(corev1.PodInitialized) })"},
+	},
+	{
+		"delete handler silent on tombstones", "05-resync", "TestFaults/restart", "expected Delete of NS/deleted",
+		[]string{"handleDelete := func(pod corev1informers.DeletedPod) {", "handleDelete := func(pod corev1informers.DeletedPod) {\n		if pod.FinalStateUnknown != nil {\n			return\n		}"},
+	},
+	{
+		"relist called resync", "05-resync", "TestFaults/restart", "expected",
+		[]string{`"relist, resourceVersion "`, `"resync, resourceVersion "`},
+	},
+}
+
+// namespace is the generated name of a test's namespace.
+var namespace = regexp.MustCompile(`\be2e-[a-z0-9-]+`)
+
+func TestBreakages(t *testing.T) {
+	dir := t.TempDir()
+	suite := filepath.Join(dir, "e2e.test")
+	if out, err := exec.Command("go", "test", "-c", "-o", suite, root+"/e2e").CombinedOutput(); err != nil {
+		t.Fatalf("go test -c: %v\n%s", err, out)
+	}
+	c, err := clusters.Open(t.Context(), clusters.Options{Which: os.Getenv("CLUSTER"), Prefix: "informers-broken", Log: os.Stderr})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	for _, b := range breakages {
+		t.Run(b.name, func(t *testing.T) {
+			t.Parallel()
+			bin := t.TempDir()
+			flag := program.Overlay(t, root, t.TempDir(), b.chapter, b.edits...)
+			if err := program.Build(root, bin, []string{b.chapter}, flag); err != nil {
+				t.Fatal(err)
+			}
+			args := []string{"-test.run", "^" + strings.ReplaceAll(b.test, "/", "$/^") + "$", "--bin", bin}
+			if strings.HasPrefix(b.test, "TestFaults") { // on a cluster of its own
+				args = append(args, "--cluster", "local")
+			} else {
+				args = append(args, "--cluster", "current", "--kubeconfig", c.Kubeconfig)
+			}
+			cmd := exec.CommandContext(t.Context(), suite, args...)
+			cmd.Dir = filepath.Join(root, "e2e")
+			cmd.Env = append(os.Environ(), "CLUSTER=", "NGINX_IMAGE="+c.Nginx)
+			out, err := cmd.CombinedOutput()
+			if err == nil {
+				t.Fatalf("the suite passed:\n%s", out)
+			}
+			if !strings.Contains(namespace.ReplaceAllString(string(out), "NS"), b.want) {
+				t.Errorf("the suite did not fail with %q:\n%s", b.want, out)
+			}
+			t.Logf("%s", out)
+		})
+	}
+}

@@ -1,0 +1,353 @@
+package e2e
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+	"sigs.k8s.io/e2e-framework/pkg/env"
+	"sigs.k8s.io/e2e-framework/pkg/envconf"
+	"sigs.k8s.io/e2e-framework/pkg/features"
+
+	"example.com/informers/internal/clusters"
+	"example.com/informers/internal/logmatch"
+)
+
+// faults is a local cluster beside that of the other tests: its API server is killed.
+// The first test that needs it opens it, the end of the suite closes it.
+var faults *clusters.Cluster
+
+// TestFaults: 05 while its API server cannot be reached, answers 503, or restarts, and
+// under load. On kind it is cut off only, on somebody else's cluster nothing is done.
+func TestFaults(t *testing.T) {
+	t.Parallel()
+	switch cluster.Which {
+	case "current":
+		t.Skip("current: a cluster that others use is left in peace")
+	case "kind":
+		cutOff(t, testenv, cluster, client)
+		return
+	}
+	var err error
+	if faults == nil {
+		faults, err = clusters.Open(t.Context(), clusters.Options{Which: "local", Prefix: "informers-faults", Keep: *keep, Log: os.Stderr})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := faults.Client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	env := newEnv(testenv.EnvConf(), faults.Kubeconfig, client)
+	t.Run("apart", func(t *testing.T) {
+		t.Run("cut", func(t *testing.T) {
+			t.Parallel()
+			cutOff(t, env, faults, client)
+		})
+		t.Run("503", func(t *testing.T) {
+			t.Parallel()
+			unavailable(t, env, client)
+		})
+		t.Run("load", func(t *testing.T) {
+			t.Parallel()
+			load(t, env, client)
+		})
+	})
+	t.Run("restart", func(t *testing.T) { restart(t, env, client) })
+}
+
+// An outage is a scene with 05 behind a proxy.
+type outage struct {
+	scene
+	*proxy
+	server string // the API server's address
+}
+
+// pods opens the scene with three pods.
+func (o *outage) pods(client kubernetes.Interface, kubeconfig string) features.Func {
+	return func(ctx context.Context, t *testing.T, cfg *envconf.Config) context.Context {
+		o.scene = scene{client: client, kubeconfig: kubeconfig, namespace: cfg.Namespace()}
+		o.createGated(t, "unchanged", "changed", "deleted")
+		return ctx
+	}
+}
+
+// behindProxy makes chapters connect to the API server through a proxy.
+func (o *outage) behindProxy(t *testing.T) {
+	config, err := clientcmd.LoadFromFile(o.kubeconfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	current := config.Clusters[config.Contexts[config.CurrentContext].Cluster]
+	server, err := url.Parse(current.Server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.server = server.Host
+	o.proxy = newProxy(t, o.server)
+	current.Server = "https://" + o.proxy.address
+	o.kubeconfig = filepath.Join(t.TempDir(), "kubeconfig")
+	if err := clientcmd.WriteToFile(*config, o.kubeconfig); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// run starts 05, without resyncs: so every Update has something to say.
+func (o *outage) run(t *testing.T) {
+	o.chapter = o.start(t, "05-resync", "--resync", "0", "--run-every", "1h")
+	o.awaitLine(t, "run")
+}
+
+// early creates a pod that 05 sees. A watch that ends within a second and without
+// an event counts as failed, and is not resumed (client-go's reflector.go,
+// handleAnyWatch, "very short watch").
+func (o *outage) early(t *testing.T) {
+	o.createGated(t, "early")
+	o.awaitAdd(t, "early", timeout)
+}
+
+// write deletes one pod, changes one and creates one.
+func (o *outage) write(t *testing.T) {
+	t.Helper()
+	o.delete(t, "deleted")
+	o.change(t, "changed")
+	o.createGated(t, "created")
+}
+
+// start are the lines until the cache is synced.
+func (o *outage) before() []logmatch.Step {
+	return []logmatch.Step{
+		logmatch.Like("the initial pods, and store, handler and cache synced", `.*: initial, .*|\S+ is synced`).OneOrMore(),
+		logmatch.Exactly("run"),
+		added(o.key("early"), ": new, .*"),
+	}
+}
+
+// resumed: as if nothing had been.
+func (o *outage) resumed() []logmatch.Step {
+	return []logmatch.Step{
+		updated(o.key("deleted"), ": .*, deletion").AnyNumber(),
+		deleted(o.key("deleted"), ": tombstone=false"),
+		updated(o.key("changed"), `: \d+ → \d+`),
+		added(o.key("created"), ": new, .*"),
+	}
+}
+
+// relisted: the delete itself was missed, and unchanged pods come too.
+func (o *outage) relisted() []logmatch.Step {
+	return []logmatch.Step{logmatch.AnyOrder(
+		deleted(o.key("deleted"), ": tombstone=true"),
+		updated(o.key("changed"), `: \d+ → \d+`),
+		added(o.key("created"), ": new, .*"),
+		updated(o.key("unchanged"), `: relist, resourceVersion \d+`),
+		updated(o.key("early"), `: relist, resourceVersion \d+`),
+	)}
+}
+
+func (o *outage) after() logmatch.Step { return added(o.key("after"), ": new, .*") }
+
+// goesOn: the program has seen what was written in the outage, sees by itself what is
+// written next, and agrees with the server.
+func (o *outage) goesOn(t *testing.T) {
+	t.Helper()
+	o.awaitAdd(t, "created", 2*timeout) // back-offs are up to a minute
+	o.createGated(t, "after")
+	o.end(t)
+}
+
+func (o *outage) end(t *testing.T) {
+	t.Helper()
+	o.awaitAdd(t, "after", 2*timeout)
+	o.agrees(t)
+	o.interrupt(t)
+	o.story(t)
+}
+
+// matchEither holds what the program printed to one of several sequences.
+func (o *outage) matchEither(t *testing.T, either ...[]logmatch.Step) {
+	t.Helper()
+	var errs []error
+	for _, steps := range either {
+		errs = append(errs, logmatch.Sequence{Steps: append(o.before(), steps...)}.Match(o.chapter.Log()))
+	}
+	if !slices.Contains(errs, nil) {
+		t.Error(errors.Join(errs...))
+	}
+}
+
+func cutOff(t *testing.T, env env.Environment, c *clusters.Cluster, client kubernetes.Interface) {
+	o := &outage{}
+	env.Test(t, features.New("05-resync cut off").WithLabel("chapter", "05").WithLabel("fault", "cut").
+		WithSetup("three pods", o.pods(client, c.Kubeconfig)).
+		WithSetup("a proxy", step(o.behindProxy)).
+		WithSetup("05", step(o.run)).
+		WithSetup("a fourth pod", step(o.early)).
+		Assess("cut off for 20 s, while pods are deleted, changed and created", step(func(t *testing.T) {
+			o.cut()
+			o.write(t)
+			<-time.After(20 * time.Second)
+			o.connect(t, o.server)
+		})).
+		Assess("the watch resumes, nothing is missed", step(func(t *testing.T) {
+			o.goesOn(t)
+			o.matchEither(t, append(o.resumed(), o.after()))
+		})).
+		Feature())
+}
+
+// unavailable: an API server that answers 503, as one behind a load balancer may.
+func unavailable(t *testing.T, env env.Environment, client kubernetes.Interface) {
+	o := &outage{}
+	env.Test(t, features.New("05-resync and 503").WithLabel("chapter", "05").WithLabel("fault", "503").
+		WithSetup("three pods", o.pods(client, faults.Kubeconfig)).
+		WithSetup("a proxy", step(o.behindProxy)).
+		WithSetup("05", step(o.run)).
+		WithSetup("a fourth pod", step(o.early)).
+		Assess("503 for 5 s", step(func(t *testing.T) {
+			certificate, err := faults.ServingCertificate()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var asked atomic.Int32
+			stub := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				asked.Add(1)
+				http.Error(w, "no endpoints available", http.StatusServiceUnavailable)
+			}))
+			stub.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}}
+			stub.StartTLS()
+			defer stub.Close()
+			o.cut()
+			o.connect(t, stub.Listener.Addr().String())
+			o.write(t)
+			<-time.After(5 * time.Second)
+			o.cut()
+			o.connect(t, o.server)
+			t.Logf("503 for %d requests", asked.Load())
+			if asked.Load() == 0 {
+				t.Error("05 asked nothing, so it saw no 503")
+			}
+		})).
+		Assess("the watch resumes or the program lists again", step(func(t *testing.T) {
+			o.goesOn(t)
+			o.matchEither(t, append(o.resumed(), o.after()), append(o.relisted(), o.after()))
+		})).
+		Feature())
+}
+
+// restart: a new API server's watch cache does not reach back to where the old one was.
+func restart(t *testing.T, env env.Environment, client kubernetes.Interface) {
+	cut, uncut := &outage{}, &outage{}
+	env.Test(t, features.New("05-resync and a restarted API server").WithLabel("chapter", "05").WithLabel("fault", "restart").
+		WithSetup("three pods", cut.pods(client, faults.Kubeconfig)).
+		WithSetup("05", step(func(t *testing.T) {
+			uncut.scene = cut.scene
+			uncut.run(t)
+		})).
+		WithSetup("a proxy", step(cut.behindProxy)).
+		WithSetup("another 05, behind it", step(cut.run)).
+		WithSetup("a fourth pod", step(cut.early)).
+		Assess("one is cut off for 20 s, and the API server restarts meanwhile", step(func(t *testing.T) {
+			end := time.After(20 * time.Second)
+			cut.cut()
+			cut.write(t)
+			uncut.awaitAdd(t, "created", timeout)
+			if err := faults.KillAPIServer(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if err := faults.Repair(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			<-end
+			cut.connect(t, cut.server)
+		})).
+		Assess("cut off: 410, so it lists again, with a tombstone, and relists of what is unchanged", step(func(t *testing.T) {
+			cut.goesOn(t)
+			cut.matchEither(t, append(cut.relisted(), cut.after()))
+		})).
+		Assess("not cut off: the watch resumes or the program lists again", step(func(t *testing.T) {
+			relist := logmatch.Like("a relist", `.*: relist, resourceVersion \d+`).AnyNumber()
+			uncut.end(t)
+			uncut.matchEither(t, append(uncut.resumed(), logmatch.AnyOrder(relist, uncut.after())))
+		})).
+		Feature())
+}
+
+// load: 05 sees a crowd of pods come, change and go, as fast as the control plane takes it.
+func load(t *testing.T, env env.Environment, client kubernetes.Interface) {
+	const count = 2000
+	s := &outage{}
+	name := func(i int) string { return fmt.Sprintf("pod-%d", i) }
+	env.Test(t, features.New("05-resync under load").WithLabel("chapter", "05").WithLabel("pace", "slow").
+		WithSetup("05", func(ctx context.Context, t *testing.T, cfg *envconf.Config) context.Context {
+			s.scene = scene{client: client, kubeconfig: faults.Kubeconfig, namespace: cfg.Namespace()}
+			s.run(t)
+			return ctx
+		}).
+		Assess(fmt.Sprintf("%d pods are created and changed, and most are deleted", count), step(func(t *testing.T) {
+			begin := time.Now()
+			pods := client.CoreV1().Pods(s.namespace)
+			inParallel(t, count, func(i int) error {
+				_, err := pods.Create(t.Context(), gated(name(i)), metav1.CreateOptions{})
+				if err == nil {
+					_, err = pods.Patch(t.Context(), name(i), types.MergePatchType, []byte(changed), metav1.PatchOptions{})
+				}
+				if err == nil && i%10 != 0 {
+					err = pods.Delete(t.Context(), name(i), metav1.DeleteOptions{})
+				}
+				return err
+			})
+			t.Logf("done in %s", time.Since(begin).Round(time.Millisecond))
+			s.createGated(t, "after")
+			s.awaitAdd(t, "after", timeout)
+		})).
+		Assess("what is alive by the log is what the server has", step(s.agrees)).
+		Assess("^C ends it", step(s.interrupt)).
+		Assess("of every pod Add, Updates, Delete", step(func(t *testing.T) {
+			lines := map[string][]logmatch.Line{}
+			for _, line := range s.chapter.Log() {
+				if e := events([]logmatch.Line{line}); len(e) > 0 {
+					lines[e[0].key] = append(lines[e[0].key], line)
+				}
+			}
+			for i := range count {
+				key := s.key(name(i))
+				steps := []logmatch.Step{added(key, ": new, .*"), updated(key, `: \d+ → \d+.*`).OneOrMore()}
+				if i%10 != 0 {
+					steps = append(steps, deleted(key, ": tombstone=false"))
+				}
+				if err := (logmatch.Sequence{Steps: steps}).Match(lines[key]); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})).
+		Feature())
+}
+
+// inParallel calls f for 0 to n-1, 32 at a time.
+func inParallel(t *testing.T, n int, f func(i int) error) {
+	t.Helper()
+	var g errgroup.Group
+	g.SetLimit(32)
+	for i := range n {
+		g.Go(func() error { return f(i) })
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+}

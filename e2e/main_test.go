@@ -1,0 +1,196 @@
+// Package e2e runs the chapters on a cluster as a learner would, creates and
+// deletes pods beside them, and holds what they print to what Kubernetes
+// guarantees: of one pod Add, then Updates, then Delete. It asserts nothing that
+// Kubernetes leaves open, such as the number of Updates.
+//
+//	go test ./e2e [-v] [-run NAME] [-args FLAGS]
+//
+// The flags are those below and e2e-framework's own (--labels chapter=05,
+// --skip-labels pace=slow, --feature, --assess, --dry-run, ...).
+package e2e
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"sigs.k8s.io/e2e-framework/pkg/env"
+	"sigs.k8s.io/e2e-framework/pkg/envconf"
+
+	"example.com/informers/internal/clusters"
+	"example.com/informers/internal/program"
+)
+
+const (
+	root = ".."
+	// timeout is for what takes seconds on an idle machine. It is no assertion.
+	timeout = time.Minute
+)
+
+var (
+	which     = flag.String("cluster", os.Getenv("CLUSTER"), "`name` of a kind of cluster: auto, kind, local or current")
+	keep      = flag.Bool("keep", false, "leave the cluster when the suite is done")
+	artifacts = flag.String("artifacts", "", "`folder` for the output of each chapter, and for the control plane's logs if a test fails")
+	update    = flag.Bool("update", false, "write the outputs in the READMEs anew")
+	built     = flag.String("bin", "", "`folder` with built chapters (default: they are built)")
+
+	cluster *clusters.Cluster
+	client  kubernetes.Interface
+	testenv env.Environment
+)
+
+func TestMain(m *testing.M) {
+	cfg, err := envconf.NewFromFlags()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	if os.Getenv(supervised) == "" {
+		os.Exit(supervise())
+	}
+	code, err := run(m, cfg)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func run(m *testing.M, cfg *envconf.Config) (code int, err error) {
+	cfg.WithParallelTestEnabled()
+	if cfg.DryRunMode() {
+		testenv = env.NewWithConfig(cfg)
+		return testenv.Run(m), nil
+	}
+	// The tests wait most of the time.
+	err = flag.Set("test.parallel", "16")
+	if *artifacts != "" { // go test has flags for this, which take no relative folder
+		dir, absErr := filepath.Abs(*artifacts)
+		err = errors.Join(err, absErr, flag.Set("test.artifacts", "true"), flag.Set("test.outputdir", dir), os.MkdirAll(dir, 0o755))
+	}
+	if err != nil {
+		return 1, err
+	}
+	if *built == "" {
+		if *built, err = os.MkdirTemp("", "informers-e2e"); err != nil {
+			return 1, err
+		}
+		defer func() { _ = os.RemoveAll(*built) }()
+		if err := program.Build(root, *built, program.Chapters); err != nil {
+			return 1, err
+		}
+	}
+
+	ctx := context.Background()
+	open := clusters.Options{
+		Which: *which, Prefix: "informers-e2e", Keep: *keep, Log: os.Stderr,
+		Kubeconfig: cfg.KubeconfigFile(), Context: cfg.KubeContext(),
+	}
+	if cluster, err = clusters.Open(ctx, open); err != nil {
+		return 1, err
+	}
+	defer func() { err = errors.Join(err, cluster.Close(ctx)) }()
+	if client, err = cluster.Client(); err != nil {
+		return 1, err
+	}
+	testenv = newEnv(cfg, cluster.Kubeconfig, client)
+	defer func() {
+		if faults != nil {
+			err = errors.Join(err, faults.Close(ctx))
+		}
+	}()
+	code = testenv.Run(m)
+	if code != 0 && *artifacts != "" && cluster.Which != "current" {
+		err = cluster.Logs(ctx, filepath.Join(*artifacts, "cluster"))
+	}
+	return code, err
+}
+
+// newEnv is an environment in which each test has a namespace of its own.
+func newEnv(cfg *envconf.Config, kubeconfig string, client kubernetes.Interface) env.Environment {
+	prefix := cfg.Namespace()
+	if prefix == "" {
+		prefix = "e2e"
+	}
+	e := env.NewWithConfig(cfg.WithKubeconfigFile(kubeconfig))
+	e.BeforeEachTest(func(ctx context.Context, cfg *envconf.Config, t *testing.T) (context.Context, error) {
+		ns := envconf.RandomName(prefix, len(prefix)+6)
+		cfg.WithNamespace(ns)
+		_, err := client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}}, metav1.CreateOptions{})
+		if err != nil {
+			return ctx, err
+		}
+		t.Cleanup(func() {
+			if err := client.CoreV1().Namespaces().Delete(context.WithoutCancel(ctx), ns, metav1.DeleteOptions{}); err != nil {
+				t.Errorf("delete the namespace: %v", err)
+			}
+		})
+		return ctx, serviceAccount(ctx, client, ns)
+	})
+	return e
+}
+
+// serviceAccount waits until a namespace has the service account default: without it pods
+// are refused.
+func serviceAccount(ctx context.Context, client kubernetes.Interface, ns string) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	w, err := client.CoreV1().ServiceAccounts(ns).Watch(ctx, metav1.SingleObject(metav1.ObjectMeta{Name: "default"}))
+	if err != nil {
+		return err
+	}
+	defer w.Stop()
+	if _, ok := <-w.ResultChan(); !ok {
+		return fmt.Errorf("namespace %s has no service account default after %s", ns, timeout)
+	}
+	return nil
+}
+
+// supervised is in the environment of the process that runs the tests.
+const supervised = "INFORMERS_E2E_SUPERVISED"
+
+// supervise runs the tests in a process of its own. However that one ends (a
+// panic, -timeout, ^C, kill), what it started is removed.
+func supervise() int {
+	tests := exec.Command(os.Args[0], os.Args[1:]...)
+	tests.Env = append(os.Environ(), supervised+"=yes")
+	tests.Stdin, tests.Stdout, tests.Stderr = os.Stdin, os.Stdout, os.Stderr
+	tests.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // chapters and kind are in its group too
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	if err := tests.Start(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	go func() {
+		for s := range signals {
+			_ = syscall.Kill(-tests.Process.Pid, s.(syscall.Signal))
+		}
+	}()
+	err := tests.Wait()
+	_ = syscall.Kill(-tests.Process.Pid, syscall.SIGKILL)
+	code := tests.ProcessState.ExitCode()
+	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+		fmt.Fprintln(os.Stderr, err)
+	}
+	if code == 0 {
+		return 0
+	}
+	for _, which := range []string{"kind", "local"} {
+		if err := clusters.Sweep(context.Background(), which, os.Stderr); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+	}
+	return max(code, 1) // -1: ended by a signal
+}
