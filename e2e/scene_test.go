@@ -155,8 +155,8 @@ func (s *scene) delete(t *testing.T, name string) {
 // nginxLives creates nginx and waits until the API server says that it is ready.
 //
 // Then it creates the pod "ready". Events come in the order of the writes across all pods, so
-// when the chapter has printed that Add, it has printed all that was before: a
-// step that is missing is then known to be missing, and nobody has to wait longer.
+// when the chapter has printed that Add, it has printed all that was before: what
+// is missing then is missing, and nobody has to wait longer.
 func (s *scene) nginxLives(t *testing.T) {
 	t.Helper()
 	s.create(t, "nginx")
@@ -179,23 +179,23 @@ func (s *scene) nginxDies(t *testing.T) {
 	s.awaitAdd(t, "gone", 10*time.Second)
 }
 
-// awaitAdd waits for the Add of a pod, whatever else is printed. If it does not
-// come in time, what was printed is still to be held to the whole sequence.
+// awaitAdd waits for the Add of a pod, whatever else is printed.
 func (s *scene) awaitAdd(t *testing.T, name string, limit time.Duration) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	defer cancel()
-	anything := logmatch.Like("anything", ".*").AnyNumber()
-	_ = logmatch.Sequence{Steps: []logmatch.Step{anything, added(s.key(name), ".*")}}.Await(ctx, s.chapter)
+	s.awaitStep(t, added(s.key(name), ".*").Within(limit))
 }
 
-// awaitLine waits for a line, whatever is printed before it.
+// awaitLine waits for a line, whatever else is printed.
 func (s *scene) awaitLine(t *testing.T, text string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), timeout)
-	defer cancel()
+	s.awaitStep(t, logmatch.Exactly(text).Within(timeout))
+}
+
+func (s *scene) awaitStep(t *testing.T, step logmatch.Step) {
+	t.Helper()
 	anything := logmatch.Like("anything", ".*").AnyNumber()
-	if err := (logmatch.Sequence{Steps: []logmatch.Step{anything, logmatch.Exactly(text)}}).Await(ctx, s.chapter); err != nil {
+	q := logmatch.Sequence{Steps: []logmatch.Step{anything, step}, Since: time.Now()}
+	if err := q.Await(t.Context(), s.chapter); err != nil {
 		t.Fatal(err)
 	}
 }
