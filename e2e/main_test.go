@@ -111,10 +111,17 @@ func run(m *testing.M, cfg *envconf.Config) (code int, err error) {
 		}
 	}()
 	code = testenv.Run(m)
-	if code != 0 && *artifacts != "" && cluster.Which != "current" {
-		err = cluster.Logs(ctx, filepath.Join(*artifacts, "cluster"))
+	if code != 0 && *artifacts != "" {
+		for _, c := range []*clusters.Cluster{cluster, faults} {
+			if c == nil || c.Which == "current" {
+				continue
+			}
+			if err := c.Logs(ctx, filepath.Join(*artifacts, c.Name)); err != nil { // some of them
+				fmt.Fprintln(os.Stderr, err)
+			}
+		}
 	}
-	return code, err
+	return code, nil
 }
 
 // newEnv is an environment in which each test has a namespace of its own.
@@ -125,20 +132,25 @@ func newEnv(cfg *envconf.Config, kubeconfig string, client kubernetes.Interface)
 	}
 	e := env.NewWithConfig(cfg.WithKubeconfigFile(kubeconfig))
 	e.BeforeEachTest(func(ctx context.Context, cfg *envconf.Config, t *testing.T) (context.Context, error) {
-		ns := envconf.RandomName(prefix, len(prefix)+6)
+		ns, err := newNamespace(ctx, t, client, prefix)
 		cfg.WithNamespace(ns)
-		_, err := client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}}, metav1.CreateOptions{})
-		if err != nil {
-			return ctx, err
-		}
-		t.Cleanup(func() {
-			if err := client.CoreV1().Namespaces().Delete(context.WithoutCancel(ctx), ns, metav1.DeleteOptions{}); err != nil {
-				t.Errorf("delete the namespace: %v", err)
-			}
-		})
-		return ctx, serviceAccount(ctx, client, ns)
+		return ctx, err
 	})
 	return e
+}
+
+// newNamespace makes a namespace in which pods can be created, for the time of a test.
+func newNamespace(ctx context.Context, t *testing.T, client kubernetes.Interface, prefix string) (string, error) {
+	meta := metav1.ObjectMeta{Name: envconf.RandomName(prefix, len(prefix)+6)}
+	if _, err := client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: meta}, metav1.CreateOptions{}); err != nil {
+		return "", err
+	}
+	t.Cleanup(func() {
+		if err := client.CoreV1().Namespaces().Delete(context.WithoutCancel(ctx), meta.Name, metav1.DeleteOptions{}); err != nil {
+			t.Errorf("delete the namespace: %v", err)
+		}
+	})
+	return meta.Name, serviceAccount(ctx, client, meta.Name)
 }
 
 // serviceAccount waits until a namespace has the service account default: without it pods
@@ -163,8 +175,14 @@ const supervised = "INFORMERS_E2E_SUPERVISED"
 // supervise runs the tests in a process of its own. However that one ends (a
 // panic, -timeout, ^C, kill), what it started is removed.
 func supervise() int {
+	tmp, err := os.MkdirTemp("", "informers-e2e")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer func() { _ = os.RemoveAll(tmp) }()
 	tests := exec.Command(os.Args[0], os.Args[1:]...)
-	tests.Env = append(os.Environ(), supervised+"=yes")
+	tests.Env = append(os.Environ(), supervised+"=yes", "TMPDIR="+tmp)
 	tests.Stdin, tests.Stdout, tests.Stderr = os.Stdin, os.Stdout, os.Stderr
 	tests.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // chapters and kind are in its group too
 	signals := make(chan os.Signal, 1)
@@ -178,7 +196,7 @@ func supervise() int {
 			_ = syscall.Kill(-tests.Process.Pid, s.(syscall.Signal))
 		}
 	}()
-	err := tests.Wait()
+	err = tests.Wait()
 	_ = syscall.Kill(-tests.Process.Pid, syscall.SIGKILL)
 	code := tests.ProcessState.ExitCode()
 	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {

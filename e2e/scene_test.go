@@ -160,10 +160,7 @@ func (s *scene) delete(t *testing.T, name string) {
 func (s *scene) nginxLives(t *testing.T) {
 	t.Helper()
 	s.create(t, "nginx")
-	s.record.await(t, "nginx is ready", func(e watch.Event) bool {
-		pod := e.Object.(*corev1.Pod)
-		return pod.Name == "nginx" && conditions(pod)[corev1.PodReady]
-	})
+	s.awaitReady(t, "nginx")
 	s.createGated(t, "ready")
 	s.awaitAdd(t, "ready", 10*time.Second)
 }
@@ -172,11 +169,25 @@ func (s *scene) nginxLives(t *testing.T) {
 func (s *scene) nginxDies(t *testing.T) {
 	t.Helper()
 	s.delete(t, "nginx")
-	s.record.await(t, "nginx is gone", func(e watch.Event) bool {
-		return e.Type == watch.Deleted && e.Object.(*corev1.Pod).Name == "nginx"
-	})
+	s.awaitGone(t, "nginx")
 	s.createGated(t, "gone")
 	s.awaitAdd(t, "gone", 10*time.Second)
+}
+
+// awaitReady and awaitGone wait for what the API server says of a pod.
+func (s *scene) awaitReady(t *testing.T, name string) {
+	t.Helper()
+	s.record.await(t, name+" is ready", func(e watch.Event) bool {
+		pod := e.Object.(*corev1.Pod)
+		return pod.Name == name && conditions(pod)[corev1.PodReady]
+	})
+}
+
+func (s *scene) awaitGone(t *testing.T, name string) {
+	t.Helper()
+	s.record.await(t, name+" is gone", func(e watch.Event) bool {
+		return e.Type == watch.Deleted && e.Object.(*corev1.Pod).Name == name
+	})
 }
 
 // awaitAdd waits for the Add of a pod, whatever else is printed.

@@ -8,13 +8,14 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strings"
+	"sync"
 	"testing"
 
+	"example.com/informers/internal/outputs"
 	"example.com/informers/internal/program"
 )
 
-var update = flag.Bool("update", false, "write the diffs of the READMEs anew")
+var update = flag.Bool("update", false, "write the diffs, and what goes to stderr, in the READMEs anew")
 
 // TestShape: a chapter is one main.go of a page or two, its neighbour is a step
 // away, and its README has the same parts in the same order, with that step as
@@ -54,7 +55,7 @@ func TestShape(t *testing.T) {
 			if changed > maxChanged {
 				t.Errorf("%d lines added and removed since %s, want at most %d", changed, before, maxChanged)
 			}
-			checkDiff(t, chapter, diff)
+			checkOutput(t, "diff", diffCommand(before, chapter), string(diff))
 		})
 		before = chapter
 	}
@@ -75,21 +76,51 @@ func diff(t *testing.T, from, to string) []byte {
 	return regexp.MustCompile(`(?m)^@@.*$`).ReplaceAll(append([]byte("@@"), hunks...), []byte("@@"))
 }
 
-func checkDiff(t *testing.T, chapter string, diff []byte) {
+// checkOutput holds a block of a README to what is printed today, or writes it.
+func checkOutput(t *testing.T, kind, command, printed string) {
 	t.Helper()
-	readme := read(t, chapter, "README.md")
-	block := regexp.MustCompile("(?s)```diff\n.*?```")
-	want := append(append([]byte("```diff\n"), diff...), "```"...)
-	if *update {
-		readme = block.ReplaceAllLiteral(readme, want)
-		if err := os.WriteFile(filepath.Join(root, chapter, "README.md"), readme, 0o644); err != nil {
-			t.Fatal(err)
-		}
+	blocks, err := outputs.Blocks(root)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if got := block.Find(readme); !bytes.Equal(got, want) {
-		t.Errorf("the diff in README.md is not today's: go test ./internal/chapters -run TestShape -update\n%s", strings.TrimSpace(string(want)))
+	i := slices.IndexFunc(blocks, func(b outputs.Block) bool { return b.Kind == kind && b.Command == command })
+	if i < 0 {
+		t.Fatalf("no README has the %s of %s", kind, command)
+	}
+	if *update {
+		writing.Lock()
+		defer writing.Unlock()
+		err = blocks[i].Write(root, printed)
+	} else {
+		err = blocks[i].Check(printed)
+	}
+	if err != nil {
+		t.Error(err)
 	}
 }
+
+// writing: tests run at the same time, and a README has several blocks.
+var writing sync.Mutex
+
+// TestBlocks: all diffs and all output on stderr in the READMEs are checked here;
+// what is printed on a cluster, the e2e suite checks.
+func TestBlocks(t *testing.T) {
+	blocks, err := outputs.Blocks(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checked := []string{stderr02, stderr03, stderr04}
+	for i, chapter := range program.Chapters[1:] {
+		checked = append(checked, diffCommand(program.Chapters[i], chapter))
+	}
+	for _, b := range blocks {
+		if b.Kind != "output" && !slices.Contains(checked, b.Command) {
+			t.Errorf("%s: no test checks the %s of %s", b.File, b.Kind, b.Command)
+		}
+	}
+}
+
+func diffCommand(from, to string) string { return from + "/main.go " + to + "/main.go" }
 
 func read(t *testing.T, elem ...string) []byte {
 	t.Helper()

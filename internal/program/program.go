@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -83,12 +84,14 @@ type Program struct {
 }
 
 // Start runs a binary. Its environment is env and an empty HOME, so it knows of
-// no cluster but those it is told. It is killed when the test ends.
+// no cluster but those it is told. It is killed when the test ends. What it prints
+// is also in files of the test's ArtifactDir.
 func Start(t *testing.T, binary string, env []string, args ...string) *Program {
 	t.Helper()
 	p := &Program{Cmd: exec.Command(binary, args...), Started: time.Now(), ended: make(chan struct{})}
 	p.Env = append([]string{"HOME=" + t.TempDir()}, env...)
-	p.Cmd.Stdout, p.Cmd.Stderr = &p.Stdout, &p.Stderr
+	p.Cmd.Stdout = io.MultiWriter(&p.Stdout, artifact(t, binary, "stdout"))
+	p.Cmd.Stderr = io.MultiWriter(&p.Stderr, artifact(t, binary, "stderr"))
 	if err := p.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -103,6 +106,17 @@ func Start(t *testing.T, binary string, env []string, args ...string) *Program {
 		_ = p.Wait()
 	})
 	return p
+}
+
+// artifact makes a file for an output of a program; go test -artifacts keeps it.
+func artifact(t *testing.T, binary, output string) io.Writer {
+	t.Helper()
+	f, err := os.CreateTemp(t.ArtifactDir(), filepath.Base(binary)+"-*."+output)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	return f
 }
 
 // Wait waits until the program has ended and all its output has been read.

@@ -1,0 +1,142 @@
+package e2e
+
+import (
+	"errors"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"example.com/informers/internal/outputs"
+	"example.com/informers/internal/program"
+)
+
+const makeDemo = "make demo"
+
+// TestOutputs runs what the chapters' READMEs show, as they say: a pod web is there
+// before, and nginx is created, becomes ready and is deleted while 03 to 05 run.
+func TestOutputs(t *testing.T) {
+	t.Parallel()
+	s := &scene{client: client, kubeconfig: cluster.Kubeconfig, namespace: metav1.NamespaceDefault}
+	if cluster.Which == "current" {
+		ns, err := newNamespace(t.Context(), t, client, "e2e")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.namespace = ns
+	}
+	s.record = watchPods(t, s.client, s.namespace)
+	s.create(t, "web")
+	defer func() {
+		s.delete(t, "web")
+		s.awaitGone(t, "web")
+	}()
+	s.awaitReady(t, "web")
+
+	running := map[string]*scene{}
+	commands := []string{makeDemo}
+	for _, chapter := range program.Chapters {
+		on := *s
+		on.chapter = s.start(t, chapter)
+		running[chapter] = &on
+		commands = append(commands, runCommand(chapter))
+	}
+	for _, chapter := range []string{"01-clientset", "02-factory"} {
+		if code := running[chapter].chapter.End(t, timeout); code != 0 {
+			t.Errorf("%s: exit code %d", chapter, code)
+		}
+	}
+	running["03-handlers"].awaitAdd(t, "web", timeout)
+	running["04-sync"].awaitLine(t, "cache is synced")
+	running["05-resync"].awaitLine(t, "run")
+	s.create(t, "nginx")
+	s.awaitReady(t, "nginx")
+	s.delete(t, "nginx")
+	for _, chapter := range []string{"03-handlers", "04-sync"} {
+		running[chapter].awaitStep(t, deleted(s.key("nginx"), ".*").Within(timeout))
+		running[chapter].interrupt(t)
+	}
+	running["05-resync"].awaitStep(t, updated(s.key("web"), ": resync, .*").Within(timeout))
+	running["05-resync"].interrupt(t)
+
+	for _, chapter := range program.Chapters {
+		checkOutput(t, runCommand(chapter), strings.ReplaceAll(running[chapter].chapter.Stdout.String(), s.namespace+"/", "default/"))
+	}
+	blocks, err := outputs.Blocks(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range blocks {
+		if b.Kind == "output" && !slices.Contains(commands, b.Command) {
+			t.Errorf("%s: no test runs %s", b.File, b.Command)
+		}
+	}
+}
+
+func runCommand(chapter string) string { return "go run ./" + chapter + " --namespace default" }
+
+// checkOutput holds what a README shows to what is printed today. With --update the
+// README gets it.
+func checkOutput(t *testing.T, command, printed string) {
+	t.Helper()
+	t.Logf("$ %s\n%s", command, printed)
+	blocks, err := outputs.Blocks(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(blocks, func(b outputs.Block) bool { return b.Kind == "output" && b.Command == command })
+	if i < 0 {
+		t.Fatalf("no README shows %s", command)
+	}
+	if *update {
+		err = blocks[i].Write(root, printed)
+	} else {
+		err = blocks[i].Check(printed)
+	}
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// TestDemo runs make demo's program as a whole, on the suite's cluster.
+func TestDemo(t *testing.T) {
+	t.Parallel()
+	printed, err := demo(t)
+	if err != nil {
+		t.Errorf("make demo: %v\n%s", err, printed)
+	}
+	checkOutput(t, makeDemo, printed)
+}
+
+// TestDemoFails: the demo is no show. With a chapter that says nothing of a
+// delete it fails, and says what was missing.
+func TestDemoFails(t *testing.T) {
+	t.Parallel()
+	flag := program.Overlay(t, root, t.TempDir(), "05-resync",
+		"UpdateFunc: handleUpdate, DeleteFunc: handleDelete,", "UpdateFunc: handleUpdate,",
+		"	handleDelete := func", "	_ = func")
+	output, err := demo(t, "GOFLAGS="+flag)
+	exit := (*exec.ExitError)(nil)
+	if !errors.As(err, &exit) || string(exit.Stderr) != "cluster: current (asked for)\ndemo: 05-resync did not print the Delete of nginx\n" {
+		t.Errorf("%v, stderr:\n%s\nstdout:\n%s", err, exit.Stderr, output)
+	}
+}
+
+// demo runs make demo's program as a whole, on the suite's cluster.
+func demo(t *testing.T, env ...string) (stdout string, err error) {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "demo") // go run hides the exit code
+	build := exec.Command("go", "build", "-o", binary, "./internal/demo")
+	build.Dir = root
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	cmd := exec.CommandContext(t.Context(), binary)
+	cmd.Dir = root
+	cmd.Env = slices.Concat(cluster.Env, []string{"CLUSTER=current"}, env)
+	out, err := cmd.Output()
+	return string(out), err
+}
