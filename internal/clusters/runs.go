@@ -49,8 +49,10 @@ func (c *Cluster) lockAgain(ctx context.Context) error {
 	_ = c.lock.Close()
 	for {
 		lock, err := tryLock(c.lockFile(), 0)
-		if !errors.Is(err, syscall.EWOULDBLOCK) {
+		if err == nil {
 			c.lock = lock
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
 			return err
 		}
 		select {

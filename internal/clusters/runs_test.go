@@ -282,9 +282,11 @@ func TestRemoveFails(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = c.Close(t.Context())
-		if err == nil || !strings.HasSuffix(err.Error(), "exit status 1: no daemon") {
-			t.Errorf("Close: %v", err)
+		for range 2 {
+			err := c.Close(t.Context())
+			if err == nil || !strings.HasSuffix(err.Error(), "exit status 1: no daemon") {
+				t.Errorf("Close: %v", err)
+			}
 		}
 		next, log, err := m.open(t.Context(), false)
 		if err != nil {
@@ -293,7 +295,7 @@ func TestRemoveFails(t *testing.T) {
 		if !strings.HasSuffix(log, "exit status 1: no daemon\n") || strings.Count(log, "\n") != 3 {
 			t.Errorf("log %q, want one line of why it was not removed", log)
 		}
-		m.expect("create "+c.Name, "delete "+c.Name, "delete "+c.Name, "create "+next.Name)
+		m.expect("create "+c.Name, "delete "+c.Name, "delete "+c.Name, "delete "+c.Name, "create "+next.Name)
 		m.does("", "")
 		if err := Sweep(t.Context(), which, io.Discard); err != nil {
 			t.Error(err)
@@ -364,12 +366,12 @@ func TestKeep(t *testing.T) {
 		if err := os.WriteFile(c.Kubeconfig, nil, 0o600); err != nil { // as kind does
 			t.Fatal(err)
 		}
-		if err := c.Close(t.Context()); err != nil {
+		if err := errors.Join(c.Close(t.Context()), c.Close(t.Context())); err != nil {
 			t.Fatal(err)
 		}
 		log := c.log.(*bytes.Buffer).String()
 		for _, want := range map[string][]string{
-			"kind":  {"export KUBECONFIG=\"" + c.Kubeconfig + "\"\n", "kind delete cluster --name " + c.Name + " && rm -r \"" + c.dir + "\"\n"},
+			"kind":  {"export KUBECONFIG=\"" + c.Kubeconfig + "\"\n", "kind delete cluster --name " + c.Name + " && rm -r \"" + filepath.Dir(c.Kubeconfig) + "\"\n"},
 			"local": {`eval "$(go -C cluster run . up --name ` + c.Name + ")\"\n", "down --name " + c.Name + "\n"},
 		}[which] {
 			if !strings.Contains(log, want) {
