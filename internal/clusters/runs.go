@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -35,9 +36,14 @@ func (c *Cluster) begin() error {
 	if err != nil {
 		return err
 	}
+	held.Store(lock, true)
 	c.lock = lock
 	return os.Rename(temporary, c.lockFile())
 }
+
+// held keeps the locks of this process from the garbage collector: a file that
+// nobody refers to any more is closed, and its lock is free.
+var held sync.Map
 
 func (c *Cluster) lockFile() string { return filepath.Join(c.dir, c.Which+".lock") }
 

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -271,6 +272,27 @@ func TestSweep(t *testing.T) {
 			t.Error(err)
 		}
 		m.expect("delete "+mine.Name, "delete "+c.Name)
+	})
+}
+
+// TestForgotten: a run that does not refer to its cluster any more lives all the
+// same.
+func TestForgotten(t *testing.T) {
+	both(t, func(t *testing.T, which, _ string) {
+		m := newMachine(t, which, "", "")
+		if _, _, err := m.open(t.Context(), false); err != nil {
+			t.Fatal(err)
+		}
+		collected := make(chan struct{})
+		runtime.AddCleanup(new([64]byte), func(c chan struct{}) { close(c) }, collected)
+		for range 2 { // the collector closes files in its own time, like this
+			runtime.GC()
+		}
+		<-collected
+		var log bytes.Buffer
+		if err := Sweep(t.Context(), which, &log); err != nil || log.Len() > 0 {
+			t.Errorf("Sweep: %v, log %q", err, &log)
+		}
 	})
 }
 
