@@ -120,16 +120,22 @@ func Open(ctx context.Context, o Options) (_ *Cluster, err error) {
 	return c, nil
 }
 
-// Close takes down what Open started. If it fails, a next Open or Sweep tries
-// again. A second Close does nothing.
+// Close takes down what Open started. If it fails, a next Close, Open or Sweep
+// tries again. After it nothing is left for a second Close to do.
 func (c *Cluster) Close(ctx context.Context) error {
 	if c.lock == nil {
 		return os.RemoveAll(c.dir)
 	}
-	defer func() {
-		_ = c.lock.Close()
-		c.lock = nil
-	}()
+	err := c.takeDown(ctx)
+	_ = c.lock.Close()
+	if err != nil {
+		return fmt.Errorf("removing the %s cluster %s: %w", c.Which, c.Name, err)
+	}
+	c.lock, c.dir = nil, ""
+	return nil
+}
+
+func (c *Cluster) takeDown(ctx context.Context) error {
 	if c.keep {
 		return c.leave()
 	}
@@ -143,7 +149,7 @@ func (c *Cluster) Close(ctx context.Context) error {
 		err = c.removeLocal(ctx)
 	}
 	if err != nil {
-		return fmt.Errorf("removing the %s cluster %s: %w", c.Which, c.Name, err)
+		return err
 	}
 	return os.RemoveAll(c.dir)
 }

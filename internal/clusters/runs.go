@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -35,9 +36,14 @@ func (c *Cluster) begin() error {
 	if err != nil {
 		return err
 	}
+	held.Store(lock, true)
 	c.lock = lock
 	return os.Rename(temporary, c.lockFile())
 }
+
+// held keeps the locks of this process from the garbage collector: a file that
+// nobody refers to any more is closed, and its lock is free.
+var held sync.Map
 
 func (c *Cluster) lockFile() string { return filepath.Join(c.dir, c.Which+".lock") }
 
@@ -49,8 +55,10 @@ func (c *Cluster) lockAgain(ctx context.Context) error {
 	_ = c.lock.Close()
 	for {
 		lock, err := tryLock(c.lockFile(), 0)
-		if !errors.Is(err, syscall.EWOULDBLOCK) {
+		if err == nil {
 			c.lock = lock
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
 			return err
 		}
 		select {

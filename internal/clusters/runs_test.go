@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -274,6 +275,27 @@ func TestSweep(t *testing.T) {
 	})
 }
 
+// TestForgotten: a run that does not refer to its cluster any more lives all the
+// same.
+func TestForgotten(t *testing.T) {
+	both(t, func(t *testing.T, which, _ string) {
+		m := newMachine(t, which, "", "")
+		if _, _, err := m.open(t.Context(), false); err != nil {
+			t.Fatal(err)
+		}
+		collected := make(chan struct{})
+		runtime.AddCleanup(new([64]byte), func(c chan struct{}) { close(c) }, collected)
+		for range 2 { // the collector closes files in its own time, like this
+			runtime.GC()
+		}
+		<-collected
+		var log bytes.Buffer
+		if err := Sweep(t.Context(), which, &log); err != nil || log.Len() > 0 {
+			t.Errorf("Sweep: %v, log %q", err, &log)
+		}
+	})
+}
+
 // TestRemoveFails: what cannot be removed now is removed by the next run.
 func TestRemoveFails(t *testing.T) {
 	both(t, func(t *testing.T, which, _ string) {
@@ -282,9 +304,11 @@ func TestRemoveFails(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = c.Close(t.Context())
-		if err == nil || !strings.HasSuffix(err.Error(), "exit status 1: no daemon") {
-			t.Errorf("Close: %v", err)
+		for range 2 {
+			err := c.Close(t.Context())
+			if err == nil || !strings.HasSuffix(err.Error(), "exit status 1: no daemon") {
+				t.Errorf("Close: %v", err)
+			}
 		}
 		next, log, err := m.open(t.Context(), false)
 		if err != nil {
@@ -293,7 +317,7 @@ func TestRemoveFails(t *testing.T) {
 		if !strings.HasSuffix(log, "exit status 1: no daemon\n") || strings.Count(log, "\n") != 3 {
 			t.Errorf("log %q, want one line of why it was not removed", log)
 		}
-		m.expect("create "+c.Name, "delete "+c.Name, "delete "+c.Name, "create "+next.Name)
+		m.expect("create "+c.Name, "delete "+c.Name, "delete "+c.Name, "delete "+c.Name, "create "+next.Name)
 		m.does("", "")
 		if err := Sweep(t.Context(), which, io.Discard); err != nil {
 			t.Error(err)
@@ -364,12 +388,12 @@ func TestKeep(t *testing.T) {
 		if err := os.WriteFile(c.Kubeconfig, nil, 0o600); err != nil { // as kind does
 			t.Fatal(err)
 		}
-		if err := c.Close(t.Context()); err != nil {
+		if err := errors.Join(c.Close(t.Context()), c.Close(t.Context())); err != nil {
 			t.Fatal(err)
 		}
 		log := c.log.(*bytes.Buffer).String()
 		for _, want := range map[string][]string{
-			"kind":  {"export KUBECONFIG=\"" + c.Kubeconfig + "\"\n", "kind delete cluster --name " + c.Name + " && rm -r \"" + c.dir + "\"\n"},
+			"kind":  {"export KUBECONFIG=\"" + c.Kubeconfig + "\"\n", "kind delete cluster --name " + c.Name + " && rm -r \"" + filepath.Dir(c.Kubeconfig) + "\"\n"},
 			"local": {`eval "$(go -C cluster run . up --name ` + c.Name + ")\"\n", "down --name " + c.Name + "\n"},
 		}[which] {
 			if !strings.Contains(log, want) {
