@@ -65,10 +65,10 @@ func (s Step) times(optional bool) Step {
 // Within sets a deadline: the step's first line comes at most d after the last
 // line of the step before, or, in the first step, after the Sequence's Since.
 //
-// Steps before it that need not come (AnyNumber) neither stop this clock nor start
-// it again. A further line of a OneOrMore before it starts it again, unless it had
-// already run out. Where a line could be taken for several steps, it is taken so
-// that all deadlines are kept, if there is such a way.
+// The clock starts anew with each line of a step that has to come, unless it had
+// run out by then; lines of an AnyNumber step leave it alone. Where lines can be
+// taken for one step or for the next, the reading counts that got furthest, and
+// of several such the one that leaves most time.
 func (s Step) Within(d time.Duration) Step {
 	s.within = d
 	return s

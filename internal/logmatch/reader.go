@@ -46,6 +46,9 @@ func (r *reader) read(line Line) (wrong string) {
 		return ""
 	}
 
+	if due, late := r.due(); late != "" && line.At.After(due) {
+		return fmt.Sprintf("line %d is too late: %s", number, late)
+	}
 	var next []*place
 	for _, p := range r.places {
 		for i, j := range r.options(p) {
@@ -53,8 +56,8 @@ func (r *reader) read(line Line) (wrong string) {
 			if !part.match(line.Text) {
 				continue
 			}
-			if late := r.late(p, i, line.At); late != "" {
-				wrong = fmt.Sprintf("line %d is too late: %s", number, late)
+			if due, ok := r.deadline(p, i); ok && line.At.After(due) {
+				wrong = fmt.Sprintf("line %d is too late: %s", number, r.Steps[i].overdue())
 				continue
 			}
 			to := &place{step: i, seen: 1 << j, since: p.since, part: part, before: p}
@@ -153,17 +156,6 @@ func (s *Sequence) deadline(p *place, step int) (due time.Time, ok bool) {
 	return p.since.Add(s.Steps[step].within), true
 }
 
-// late says which deadline has passed if a line of that time is taken for the
-// step: its own, or that of a step that has to come first or next.
-func (s *Sequence) late(p *place, step int, at time.Time) string {
-	for _, i := range []int{s.pending(p), step} {
-		if due, ok := s.deadline(p, i); ok && at.After(due) {
-			return s.Steps[i].overdue()
-		}
-	}
-	return ""
-}
-
 func (s Step) overdue() string {
 	var names []string
 	for _, part := range s.parts {
@@ -172,16 +164,21 @@ func (s Step) overdue() string {
 	return fmt.Sprintf("no %s within %s", or(names), s.within)
 }
 
-// due is when a deadline passes whatever comes later, and what is wrong then.
+// due is when the next step that has to come is too late, and what is wrong then;
+// nothing if it has no deadline. Only the ways that got furthest count: another
+// could wait for ever for a line that has come and was taken for something else.
 func (r *reader) due() (due time.Time, wrong string) {
+	next := r.pending(r.furthest())
 	for _, p := range r.places {
-		must := r.pending(p)
-		at, ok := r.deadline(p, must)
+		if r.pending(p) != next {
+			continue
+		}
+		at, ok := r.deadline(p, next)
 		if !ok {
 			return time.Time{}, ""
 		}
 		if at.After(due) {
-			due, wrong = at, r.Steps[must].overdue()
+			due, wrong = at, r.Steps[next].overdue()
 		}
 	}
 	return due, wrong
