@@ -110,6 +110,7 @@ func run(m *testing.M, cfg *envconf.Config) (code int, err error) {
 			err = errors.Join(err, faults.Close(ctx))
 		}
 	}()
+	go watchStalls()
 	code = testenv.Run(m)
 	if code != 0 && *artifacts != "" {
 		for _, c := range []*clusters.Cluster{cluster, faults} {

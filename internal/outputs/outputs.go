@@ -9,7 +9,6 @@ package outputs
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -65,8 +64,11 @@ var rules = map[string]rule{
 	"runs": {float: regexp.MustCompile(`^run$`), within: regexp.MustCompile(`^(run|cache is synced)$`), repeat: true},
 	// Filling the store and calling handlers are two goroutines.
 	"place of the store's sync": {float: regexp.MustCompile(`^store is synced$`), within: regexp.MustCompile(`^\w+ is synced$`)},
-	// kubectl answers while the program prints.
-	"place of kubectl's answers": {float: regexp.MustCompile(`^pod[/ ]`), within: regexp.MustCompile(`^(\$ kubectl|pod[/ ])`)},
+	// kubectl answers while the program prints; since 1.34 with the namespace.
+	"kubectl's answers": {
+		vary:  map[string]string{`" deleted.*`: `" deleted( from [^ ]+ namespace)?`},
+		float: regexp.MustCompile(`^pod[/ ]`), within: regexp.MustCompile(`^(\$ kubectl|pod[/ ])`),
+	},
 }
 
 var (
@@ -168,7 +170,7 @@ func (b Block) steps(shown []string) (steps []logmatch.Step) {
 			if this != before { // else it is one more in a row
 				expr := b.expr(m[1])
 				if m[2] != "" {
-					expr += `: \d+ → \d+(, .*)?`
+					expr += `: \d+ → \d+(, (phase \w+|node [^ ,]+|\w+))*`
 				}
 				steps = append(steps, logmatch.Like(m[1], expr).OneOrMore())
 			}
@@ -227,8 +229,8 @@ func (b Block) Write(root, printed string) error {
 		}
 		found = true
 		indent := string(m[1])
-		body := indent + strings.ReplaceAll(strings.TrimSuffix(printed, "\n"), "\n", "\n"+indent) + "\n"
-		return fmt.Appendf(nil, "%s%s\n%s```%s\n%s%s```", indent, b.mark, indent, m[6], body, indent)
+		body := regexp.MustCompile(`(?m)^(.)`).ReplaceAllString(strings.TrimSuffix(printed, "\n"), indent+"$1")
+		return fmt.Appendf(nil, "%s%s\n%s```%s\n%s\n%s```", indent, b.mark, indent, m[6], body, indent)
 	})
 	if !found {
 		return fmt.Errorf("%s: no mark %s", b.File, b.mark)
@@ -236,7 +238,7 @@ func (b Block) Write(root, printed string) error {
 	if err := os.WriteFile(path+".new", text, 0o644); err != nil {
 		return err
 	}
-	return errors.Join(os.Rename(path+".new", path))
+	return os.Rename(path+".new", path)
 }
 
 func lines(text string) []string { return strings.Split(strings.TrimSuffix(text, "\n"), "\n") }

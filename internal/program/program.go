@@ -111,7 +111,8 @@ func Start(t *testing.T, binary string, env []string, args ...string) *Program {
 // artifact makes a file for an output of a program; go test -artifacts keeps it.
 func artifact(t *testing.T, binary, output string) io.Writer {
 	t.Helper()
-	f, err := os.CreateTemp(t.ArtifactDir(), filepath.Base(binary)+"-*."+output)
+	name := strings.NewReplacer("/", "_", "*", "_").Replace(t.Name() + "." + filepath.Base(binary))
+	f, err := os.CreateTemp(t.ArtifactDir(), name+"-*."+output)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,162 @@
+package outputs
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const root = "../.."
+
+func blocks(t *testing.T) []Block {
+	t.Helper()
+	all, err := Blocks(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// TestShownIsAccepted: each block is an output that it allows, and so is the same
+// of another day, on another cluster.
+func TestShownIsAccepted(t *testing.T) {
+	other := strings.NewReplacer(
+		"informers-e2e", "another", "demo-", "demo-x", "nginx:1.22", "nginx:2", "node kind-", "node other-",
+		"127.0.0.1:4", "127.0.0.1:5", " 4", " 9", "v1.37.2\n", "v1.36.0\n", "E112", "E012", "pkg/mod/", "elsewhere/")
+	for _, b := range blocks(t) {
+		if err := b.Check(b.Text); err != nil {
+			t.Error(err)
+		}
+		if b.Kind == "diff" {
+			continue
+		}
+		if err := b.Check(other.Replace(b.Text)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// allowed tells by the words of a mark, and by nothing that Check does, whether a change of line i
+// leaves an output that another run may print.
+func allowed(b Block, all []string, i int, change string) bool {
+	word := func(word string) bool { return slices.Contains(b.Differ, word) }
+	at := func(expr string, i int) bool {
+		return i >= 0 && i < len(all) && regexp.MustCompile(expr).MatchString(all[i])
+	}
+	const updated, answer, command, synced, counted = `^handleUpdate .*(\)|→.*)$`, `^pod[/ ]`, `^\$ kubectl`, ` is synced$`, `^right after start`
+	switch change {
+	case "dropped": // an Update of several, a run of several, a count on the way
+		return word("Updates") && at(updated, i) && (at(updated, i-1) || at(updated, i+1)) ||
+			word("runs") && at("^run$", i) ||
+			word("counts on the way") && at(counted, i)
+	case "doubled":
+		return word("Updates") && at(updated, i) ||
+			word("runs") && at("^run$", i) ||
+			word("counts on the way") && at(counted+"|^then", i)
+	case "swapped":
+		// What moves does so among the lines that are not of its kind.
+		moves := func(float, among string) bool { return at(float, i) != at(float, i+1) && !(at(among, i) && at(among, i+1)) }
+		return word("Updates") && at(updated, i) && at(updated, i+1) ||
+			// Update, other, Update: there is still one on each side.
+			word("Updates") && at(updated, i) != at(updated, i+1) && at(updated, i-1) && at(updated, i+2) ||
+			word("runs") && moves("^run$", "^run$|^cache is synced$") ||
+			word("kubectl's answers") && moves(answer, answer+"|"+command) ||
+			word("place of the store's sync") && moves("^store is synced$", synced)
+	}
+	return false
+}
+
+// TestChangesAreRejected: each line of each block is changed, dropped, doubled and
+// swapped with the next one. That must be noticed, unless the mark allows just that.
+func TestChangesAreRejected(t *testing.T) {
+	rejected, accepted := 0, 0
+	for _, b := range blocks(t) {
+		all := lines(b.Text)
+		if b.Kind == "diff" {
+			all = all[:min(len(all), 10)] // byte for byte: any line will do
+			b.Text = strings.Join(all, "\n") + "\n"
+		}
+		for i := range all {
+			changes := map[string][]string{
+				"wrong":   slices.Replace(slices.Clone(all), i, i+1, "wrong "+all[i]),
+				"worse":   slices.Replace(slices.Clone(all), i, i+1, all[i]+" wrong"),
+				"dropped": slices.Delete(slices.Clone(all), i, i+1),
+				"doubled": slices.Insert(slices.Clone(all), i, all[i]),
+			}
+			if i+1 < len(all) && all[i] != all[i+1] {
+				swapped := slices.Clone(all)
+				swapped[i], swapped[i+1] = all[i+1], all[i]
+				changes["swapped"] = swapped
+			}
+			for change, run := range changes {
+				err := b.Check(strings.Join(run, "\n") + "\n")
+				if ok := b.Kind != "diff" && allowed(b, all, i, change); ok != (err == nil) {
+					t.Errorf("%s, %s: line %q %s: accepted %t, want %t\n%v", b.File, b.Command, all[i], change, err == nil, ok, err)
+				}
+				if err != nil {
+					rejected++
+				} else {
+					accepted++
+				}
+			}
+		}
+	}
+	t.Logf("%d changes rejected, %d accepted", rejected, accepted)
+	if rejected < 400 {
+		t.Errorf("only %d changes rejected", rejected)
+	}
+}
+
+func TestBlocks(t *testing.T) {
+	const mark = "<!-- output: x; may differ: names -->\n"
+	for name, test := range map[string]struct{ text, want string }{
+		"good":         {"a\n\n" + mark + "```text\nnode a\n```\n", ""},
+		"no mark":      {"a\n\n```text\nnode a\n```\n", `a.md: no mark says what printed the block that begins with "node a"`},
+		"no block":     {mark + "\n```sh\nls\n```\n", "a.md: 1 marks, and 0 blocks directly below one"},
+		"unknown word": {strings.Replace(mark, "names", "names, all", 1) + "```text\na\n```\n", `a.md: no rule says how "all" may differ, in <!-- output: x; may differ: names, all -->`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := os.WriteFile(filepath.Join(dir, "a.md"), []byte(test.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			got := ""
+			if _, err := Blocks(dir); err != nil {
+				got = err.Error()
+			}
+			if got != test.want {
+				t.Errorf("error %q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
+// TestWrite: only what is between the fences changes, also in a list.
+func TestWrite(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "a.md")
+	text := "one\n\n- two\n\n  <!-- stderr: x -->\n  ```text\n  old\n\n  old\n  ```\n\n<!-- output: y; may differ: names -->\n```text\nold\n```\n"
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	all, err := Blocks(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := all[0].Write(dir, "new\n\n$1\n"); err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := strings.Replace(text, "  old\n\n  old\n", "  new\n\n  $1\n", 1); string(got) != want {
+		t.Errorf("wrote\n%s\nwant\n%s", got, want)
+	}
+	if all, err = Blocks(dir); err != nil || all[0].Text != "new\n\n$1\n" || all[1].Text != "old\n" {
+		t.Errorf("read again: %+v, %v", all, err)
+	}
+}
