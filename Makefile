@@ -3,7 +3,7 @@ RACE := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 TOOL := go tool -modfile=internal/tools/go.mod
 LINT := $(TOOL) golangci-lint
 
-.PHONY: demo test unit e2e lint help
+.PHONY: demo test unit e2e breakages outputs lint help
 
 demo: ## chapter 05 at work on a cluster: CLUSTER=auto, kind, local or current
 	go run ./internal/demo
@@ -17,7 +17,7 @@ test: unit e2e ## all tests, on the same choice of clusters
 # The detector panics when a handler changes an object of the store.
 unit: export KUBE_CACHE_MUTATION_DETECTOR = true
 unit: ## all tests that need no cluster
-	go test $(RACE) $$(go list ./... | grep -v -e /e2e$$ -e /internal/lint$$)
+	go test $(RACE) $$(go list ./... | grep -v -e /e2e -e /internal/lint$$)
 
 lint: ## go vet, gofmt, actionlint, golangci-lint, and the proof that they find something
 	go vet ./... && go -C cluster vet ./...
@@ -29,6 +29,13 @@ lint: ## go vet, gofmt, actionlint, golangci-lint, and the proof that they find 
 
 e2e: ## the chapters and the demo on a cluster; ARGS are for the suite
 	go test -count=1 -timeout 40m ./e2e -args $(ARGS)
+
+breakages: ## break chapters on purpose: the e2e suite has to fail each time
+	go test -count=1 -timeout 40m -v ./e2e/breakages
+
+outputs: ## write the outputs and the diffs in the READMEs anew
+	go test -count=1 ./internal/chapters -args --update
+	go test -count=1 ./e2e -run 'TestOutputs|TestDemo$$' -args --update
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/make \1: \2/p' $(MAKEFILE_LIST)
