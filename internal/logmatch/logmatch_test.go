@@ -123,6 +123,8 @@ func TestMatch(t *testing.T) {
 		{"Within, AnyOrder", steps(a, AnyOrder(b, c).Within(5*time.Second)), "0@a 5@c 20@b", ""},
 		{"Within, AnyOrder, too late", steps(a, AnyOrder(b, c).Within(5*time.Second)), "0@a 6@c b", "line 2 is too late: no b or c within 5s"},
 		{"Within, both fit, one way is in time", steps(a, letter.AnyNumber(), b.OneOrMore(), c.Within(5*time.Second)), "0@a 1@b 4@b 9@c", ""},
+		{"Within, both fit, the longer one", steps(a, b.OneOrMore(), b.AnyNumber(), c.Within(5*time.Second)), "0@a 1@b 4@b 9@c", ""},
+		{"Within, two ways to the same place", steps(AnyOrder(letter, letter.AnyNumber()), Exactly("9").Within(5*time.Second)), "0@x 4@y 8@9", ""},
 		{"Within, both fit, the further way is late", steps(a, letter.OneOrMore(), b.OneOrMore(), c.Within(5*time.Second)), "0@a 1@b 4@b 10@b 11@c", "line 4 is too late: no c within 5s"},
 	}
 	for _, test := range tests {
@@ -260,7 +262,8 @@ func TestAwait(t *testing.T) {
 		{"from the first line", Sequence{Pass: []Step{c}, Steps: []Step{a.Within(5 * time.Second)}}, "3@c 9@a", false, "no a within 5s", 8 * time.Second},
 		{"nothing at all and no Since", steps(a.Within(5 * time.Second)), "", false, "no a: context deadline exceeded", never},
 		{"AnyOrder begun", steps(AnyOrder(a, b).Within(5*time.Second), c), "1@a 20@b 21@c", false, "", 21 * time.Second},
-		{"of two ways the longer", steps(a, letter.AnyNumber(), b.OneOrMore(), c.Within(5*time.Second)), "0@a 1@b 4@b", false, "no c within 5s", 9 * time.Second},
+		{"of two ways the longer", steps(a, b.OneOrMore(), b.AnyNumber(), c.Within(5*time.Second)), "0@a 1@b 4@b", false, "no c within 5s", 9 * time.Second},
+		{"of two ways the further, though it began before", steps(a, letter.OneOrMore(), b, Exactly("d").AnyNumber(), c.Within(5*time.Second)), "0@a 1@x 2@b 6@d", false, "no c within 5s", 7 * time.Second},
 		{"of two ways the one that goes on", steps(a, letter.OneOrMore(), b.OneOrMore(), c.Within(5*time.Second)), "0@a 1@b 4@b 8@x 9@b 10@c", false, "", 10 * time.Second},
 		{"of two ways the further", steps(a, letter.OneOrMore(), b.OneOrMore(), c.Within(5*time.Second)), "0@a 1@b 4@b 10@b 11@c", false, "no c within 5s", 9 * time.Second},
 	}

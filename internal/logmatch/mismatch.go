@@ -85,7 +85,7 @@ func shorten(name string) string {
 // furthest is the way to read the log that came nearest to the end of the sequence.
 func (r *reader) furthest() *place {
 	return slices.MaxFunc(r.places, func(a, b *place) int {
-		return cmp.Or(cmp.Compare(r.pending(a), r.pending(b)), cmp.Compare(a.step, b.step), cmp.Compare(bits.OnesCount64(a.seen), bits.OnesCount64(b.seen)))
+		return cmp.Or(cmp.Compare(a.step, b.step), cmp.Compare(bits.OnesCount64(a.seen), bits.OnesCount64(b.seen)))
 	})
 }
 
