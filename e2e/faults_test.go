@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -11,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -18,74 +18,82 @@ import (
 	"golang.org/x/sync/errgroup"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
-	"sigs.k8s.io/e2e-framework/pkg/env"
-	"sigs.k8s.io/e2e-framework/pkg/envconf"
 	"sigs.k8s.io/e2e-framework/pkg/features"
 
 	"example.com/informers/internal/clusters"
 	"example.com/informers/internal/logmatch"
 )
 
-// faults is a local cluster beside that of the other tests: its API server is killed.
-// The first test that needs it opens it, the end of the suite closes it.
-var faults *clusters.Cluster
+// faults is the cluster for outages and load. On local it is one beside that of the other tests, as its API
+// server is killed: the first test that needs it opens it, the end of the suite closes it.
+var faults struct {
+	sync.Mutex
+	*clusters.Cluster
+}
+
+func faultCluster(t *testing.T) *clusters.Cluster {
+	t.Helper()
+	if cluster.Which == "kind" {
+		return cluster
+	}
+	faults.Lock()
+	defer faults.Unlock()
+	if faults.Cluster == nil {
+		c, err := clusters.Open(t.Context(), clusters.Options{Which: "local", Prefix: "informers-faults", Keep: *keep, Log: os.Stderr})
+		if err != nil {
+			t.Fatal(err)
+		}
+		faults.Cluster = c
+	}
+	return faults.Cluster
+}
 
 // TestFaults: 05 while its API server cannot be reached, answers 503, or restarts, and
 // under load. On kind it is cut off only, on somebody else's cluster nothing is done.
 func TestFaults(t *testing.T) {
 	t.Parallel()
-	switch cluster.Which {
-	case "current":
+	if cluster.Which == "current" {
 		t.Skip("current: a cluster that others use is left in peace")
-	case "kind":
-		cutOff(t, testenv, cluster, client)
-		return
 	}
-	var err error
-	if faults == nil {
-		faults, err = clusters.Open(t.Context(), clusters.Options{Which: "local", Prefix: "informers-faults", Keep: *keep, Log: os.Stderr})
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	client, err := faults.Client()
-	if err != nil {
-		t.Fatal(err)
-	}
-	env := newEnv(testenv.EnvConf(), faults.Kubeconfig, client)
 	t.Run("apart", func(t *testing.T) {
-		t.Run("cut", func(t *testing.T) {
-			t.Parallel()
-			cutOff(t, env, faults, client)
-		})
-		t.Run("503", func(t *testing.T) {
-			t.Parallel()
-			unavailable(t, env, client)
-		})
-		t.Run("load", func(t *testing.T) {
-			t.Parallel()
-			load(t, env, client)
-		})
+		t.Run("cut", cutOff)
+		if cluster.Which != "kind" {
+			t.Run("503", unavailable)
+			t.Run("load", load)
+		}
 	})
-	t.Run("restart", func(t *testing.T) { restart(t, env, client) })
+	if cluster.Which != "kind" {
+		t.Run("restart", restart)
+	}
 }
 
 // An outage is a scene with 05 behind a proxy.
 type outage struct {
 	scene
 	*proxy
-	server string // the API server's address
+	cluster *clusters.Cluster
+	server  string // the API server's address
 }
 
-// pods opens the scene with three pods.
-func (o *outage) pods(client kubernetes.Interface, kubeconfig string) features.Func {
-	return func(ctx context.Context, t *testing.T, cfg *envconf.Config) context.Context {
-		o.scene = scene{client: client, kubeconfig: kubeconfig, namespace: cfg.Namespace()}
-		o.createGated(t, "unchanged", "changed", "deleted")
-		return ctx
+// open opens the scene in a namespace of the cluster for outages.
+func (o *outage) open(t *testing.T) {
+	o.cluster = faultCluster(t)
+	client, err := o.cluster.Client()
+	if err != nil {
+		t.Fatal(err)
 	}
+	ns, err := newNamespace(t.Context(), t, client, "e2e")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.scene = scene{client: client, kubeconfig: o.cluster.Kubeconfig, namespace: ns}
+}
+
+// pods creates what write writes to, and one that stays as it is.
+func (o *outage) pods(t *testing.T) {
+	o.open(t)
+	o.createGated(t, "unchanged", "changed", "deleted")
 }
 
 // behindProxy makes chapters connect to the API server through a proxy.
@@ -191,10 +199,11 @@ func (o *outage) matchEither(t *testing.T, either ...[]logmatch.Step) {
 	}
 }
 
-func cutOff(t *testing.T, env env.Environment, c *clusters.Cluster, client kubernetes.Interface) {
+func cutOff(t *testing.T) {
+	t.Parallel()
 	o := &outage{}
-	env.Test(t, features.New("05-resync cut off").WithLabel("chapter", "05").WithLabel("fault", "cut").
-		WithSetup("three pods", o.pods(client, c.Kubeconfig)).
+	testenv.Test(t, features.New("05-resync cut off").WithLabel("chapter", "05").WithLabel("fault", "cut").
+		WithSetup("three pods", step(o.pods)).
 		WithSetup("a proxy", step(o.behindProxy)).
 		WithSetup("05", step(o.run)).
 		WithSetup("a fourth pod", step(o.early)).
@@ -212,15 +221,16 @@ func cutOff(t *testing.T, env env.Environment, c *clusters.Cluster, client kuber
 }
 
 // unavailable: an API server that answers 503, as one behind a load balancer may.
-func unavailable(t *testing.T, env env.Environment, client kubernetes.Interface) {
+func unavailable(t *testing.T) {
+	t.Parallel()
 	o := &outage{}
-	env.Test(t, features.New("05-resync and 503").WithLabel("chapter", "05").WithLabel("fault", "503").
-		WithSetup("three pods", o.pods(client, faults.Kubeconfig)).
+	testenv.Test(t, features.New("05-resync and 503").WithLabel("chapter", "05").WithLabel("fault", "503").
+		WithSetup("three pods", step(o.pods)).
 		WithSetup("a proxy", step(o.behindProxy)).
 		WithSetup("05", step(o.run)).
 		WithSetup("a fourth pod", step(o.early)).
 		Assess("503 for 5 s", step(func(t *testing.T) {
-			certificate, err := faults.ServingCertificate()
+			certificate, err := o.cluster.ServingCertificate()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -251,10 +261,10 @@ func unavailable(t *testing.T, env env.Environment, client kubernetes.Interface)
 }
 
 // restart: a new API server's watch cache does not reach back to where the old one was.
-func restart(t *testing.T, env env.Environment, client kubernetes.Interface) {
+func restart(t *testing.T) {
 	cut, uncut := &outage{}, &outage{}
-	env.Test(t, features.New("05-resync and a restarted API server").WithLabel("chapter", "05").WithLabel("fault", "restart").
-		WithSetup("three pods", cut.pods(client, faults.Kubeconfig)).
+	testenv.Test(t, features.New("05-resync and a restarted API server").WithLabel("chapter", "05").WithLabel("fault", "restart").
+		WithSetup("three pods", step(cut.pods)).
 		WithSetup("05", step(func(t *testing.T) {
 			uncut.scene = cut.scene
 			uncut.run(t)
@@ -267,10 +277,10 @@ func restart(t *testing.T, env env.Environment, client kubernetes.Interface) {
 			cut.cut()
 			cut.write(t)
 			uncut.awaitAdd(t, "created", timeout)
-			if err := faults.KillAPIServer(t.Context()); err != nil {
+			if err := cut.cluster.KillAPIServer(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			if err := faults.Repair(t.Context()); err != nil {
+			if err := cut.cluster.Repair(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			<-end
@@ -289,19 +299,19 @@ func restart(t *testing.T, env env.Environment, client kubernetes.Interface) {
 }
 
 // load: 05 sees a crowd of pods come, change and go, as fast as the control plane takes it.
-func load(t *testing.T, env env.Environment, client kubernetes.Interface) {
+func load(t *testing.T) {
+	t.Parallel()
 	const count = 2000
 	s := &outage{}
 	name := func(i int) string { return fmt.Sprintf("pod-%d", i) }
-	env.Test(t, features.New("05-resync under load").WithLabel("chapter", "05").WithLabel("pace", "slow").
-		WithSetup("05", func(ctx context.Context, t *testing.T, cfg *envconf.Config) context.Context {
-			s.scene = scene{client: client, kubeconfig: faults.Kubeconfig, namespace: cfg.Namespace()}
+	testenv.Test(t, features.New("05-resync under load").WithLabel("chapter", "05").WithLabel("pace", "slow").
+		WithSetup("05", step(func(t *testing.T) {
+			s.open(t)
 			s.run(t)
-			return ctx
-		}).
+		})).
 		Assess(fmt.Sprintf("%d pods are created and changed, and most are deleted", count), step(func(t *testing.T) {
 			begin := time.Now()
-			pods := client.CoreV1().Pods(s.namespace)
+			pods := s.client.CoreV1().Pods(s.namespace)
 			inParallel(t, count, func(i int) error {
 				_, err := pods.Create(t.Context(), gated(name(i)), metav1.CreateOptions{})
 				if err == nil {

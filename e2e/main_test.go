@@ -10,6 +10,7 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -69,8 +70,8 @@ func TestMain(m *testing.M) {
 
 func run(m *testing.M, cfg *envconf.Config) (code int, err error) {
 	cfg.WithParallelTestEnabled()
-	if cfg.DryRunMode() {
-		testenv = env.NewWithConfig(cfg)
+	if cfg.DryRunMode() { // only the names of what would run
+		cluster, testenv = &clusters.Cluster{}, env.NewWithConfig(cfg)
 		return testenv.Run(m), nil
 	}
 	// The tests wait most of the time.
@@ -104,16 +105,16 @@ func run(m *testing.M, cfg *envconf.Config) (code int, err error) {
 	if client, err = cluster.Client(); err != nil {
 		return 1, err
 	}
-	testenv = newEnv(cfg, cluster.Kubeconfig, client)
+	testenv = newEnv(cfg)
 	defer func() {
-		if faults != nil {
+		if faults.Cluster != nil {
 			err = errors.Join(err, faults.Close(ctx))
 		}
 	}()
 	go watchStalls()
 	code = testenv.Run(m)
 	if code != 0 && *artifacts != "" {
-		for _, c := range []*clusters.Cluster{cluster, faults} {
+		for _, c := range []*clusters.Cluster{cluster, faults.Cluster} {
 			if c == nil || c.Which == "current" {
 				continue
 			}
@@ -126,12 +127,9 @@ func run(m *testing.M, cfg *envconf.Config) (code int, err error) {
 }
 
 // newEnv is an environment in which each test has a namespace of its own.
-func newEnv(cfg *envconf.Config, kubeconfig string, client kubernetes.Interface) env.Environment {
-	prefix := cfg.Namespace()
-	if prefix == "" {
-		prefix = "e2e"
-	}
-	e := env.NewWithConfig(cfg.WithKubeconfigFile(kubeconfig))
+func newEnv(cfg *envconf.Config) env.Environment {
+	prefix := cmp.Or(cfg.Namespace(), "e2e")
+	e := env.NewWithConfig(cfg.WithKubeconfigFile(cluster.Kubeconfig))
 	e.BeforeEachTest(func(ctx context.Context, cfg *envconf.Config, t *testing.T) (context.Context, error) {
 		ns, err := newNamespace(ctx, t, client, prefix)
 		cfg.WithNamespace(ns)

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/e2e-framework/pkg/features"
 
 	"example.com/informers/internal/outputs"
 	"example.com/informers/internal/program"
@@ -20,6 +21,12 @@ const makeDemo = "make demo"
 // before, and nginx is created, becomes ready and is deleted while 03 to 05 run.
 func TestOutputs(t *testing.T) {
 	t.Parallel()
+	testenv.Test(t, features.New("the chapters' READMEs").WithLabel("part", "outputs").
+		Assess("show what a run prints", step(runChapters)).
+		Feature())
+}
+
+func runChapters(t *testing.T) {
 	s := &scene{client: client, kubeconfig: cluster.Kubeconfig, namespace: metav1.NamespaceDefault}
 	if cluster.Which == "current" {
 		ns, err := newNamespace(t.Context(), t, client, "e2e")
@@ -101,28 +108,28 @@ func checkOutput(t *testing.T, command, printed string) {
 	}
 }
 
-// TestDemo runs make demo's program as a whole, on the suite's cluster.
 func TestDemo(t *testing.T) {
 	t.Parallel()
-	printed, err := demo(t)
-	if err != nil {
-		t.Errorf("make demo: %v\n%s", err, printed)
-	}
-	checkOutput(t, makeDemo, printed)
-}
-
-// TestDemoFails: the demo is no show. With a chapter that says nothing of a
-// delete it fails, and says what was missing.
-func TestDemoFails(t *testing.T) {
-	t.Parallel()
-	flag := program.Overlay(t, root, t.TempDir(), "05-resync",
-		"UpdateFunc: handleUpdate, DeleteFunc: handleDelete,", "UpdateFunc: handleUpdate,",
-		"	handleDelete := func", "	_ = func")
-	output, err := demo(t, "GOFLAGS="+flag)
-	exit := (*exec.ExitError)(nil)
-	if !errors.As(err, &exit) || string(exit.Stderr) != "cluster: current (asked for)\ndemo: 05-resync did not print the Delete of nginx\n" {
-		t.Errorf("%v, stderr:\n%s\nstdout:\n%s", err, exit.Stderr, output)
-	}
+	show := features.New("the demo").WithLabel("part", "demo").
+		Assess("prints what the README shows", step(func(t *testing.T) {
+			printed, err := demo(t)
+			if err != nil {
+				t.Errorf("make demo: %v\n%s", err, printed)
+			}
+			checkOutput(t, makeDemo, printed)
+		}))
+	noShow := features.New("the demo of a broken chapter").WithLabel("part", "demo").
+		Assess("fails with a chapter that says nothing of a delete, and says so", step(func(t *testing.T) {
+			flag := program.Overlay(t, root, t.TempDir(), "05-resync",
+				"UpdateFunc: handleUpdate, DeleteFunc: handleDelete,", "UpdateFunc: handleUpdate,",
+				"	handleDelete := func", "	_ = func")
+			printed, err := demo(t, "GOFLAGS="+flag)
+			exit := (*exec.ExitError)(nil)
+			if !errors.As(err, &exit) || string(exit.Stderr) != "cluster: current (asked for)\ndemo: 05-resync did not print the Delete of nginx\n" {
+				t.Errorf("%v, printed:\n%s", err, printed)
+			}
+		}))
+	testenv.TestInParallel(t, show.Feature(), noShow.Feature())
 }
 
 // demo runs make demo's program as a whole, on the suite's cluster.

@@ -45,10 +45,7 @@ func step(f func(t *testing.T)) features.Func {
 // setup opens the scene in the namespace of the test.
 func (s *scene) setup(f func(t *testing.T)) features.Func {
 	return func(ctx context.Context, t *testing.T, cfg *envconf.Config) context.Context {
-		if s.client == nil {
-			s.client, s.kubeconfig = client, cluster.Kubeconfig
-		}
-		s.namespace = cfg.Namespace()
+		s.client, s.kubeconfig, s.namespace = client, cluster.Kubeconfig, cfg.Namespace()
 		s.record = watchPods(t, s.client, s.namespace)
 		f(t)
 		return ctx

@@ -96,6 +96,11 @@ func Open(ctx context.Context, o Options) (_ *Cluster, err error) {
 			err = errors.Join(fmt.Errorf("%s cluster: %w", c.Which, err), c.Close(context.WithoutCancel(ctx)))
 		}
 	}()
+	if o.Which == "kind" { // auto has looked
+		if err := kindMisses(ctx, c.log); err != nil {
+			return nil, err
+		}
+	}
 	path := os.Getenv("PATH")
 	if c.Which == "current" {
 		err = c.openCurrent(o)

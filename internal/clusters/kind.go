@@ -67,9 +67,6 @@ func (c *Cluster) kind(ctx context.Context, args ...string) error {
 
 // openKind has kind write to a kubeconfig of its own: the user's stays as it is.
 func (c *Cluster) openKind(ctx context.Context) error {
-	if err := kindMisses(ctx, c.log); err != nil {
-		return err
-	}
 	module, err := module(ctx)
 	if err != nil {
 		return err

@@ -58,7 +58,9 @@ func allowed(b Block, all []string, i int, change string) bool {
 			word("counts on the way") && at(counted+"|^then", i)
 	case "swapped":
 		// What moves does so among the lines that are not of its kind.
-		moves := func(float, among string) bool { return at(float, i) != at(float, i+1) && !(at(among, i) && at(among, i+1)) }
+		moves := func(float, among string) bool {
+			return at(float, i) != at(float, i+1) && !(at(among, i) && at(among, i+1))
+		}
 		return word("Updates") && at(updated, i) && at(updated, i+1) ||
 			// Update, other, Update: there is still one on each side.
 			word("Updates") && at(updated, i) != at(updated, i+1) && at(updated, i-1) && at(updated, i+2) ||
