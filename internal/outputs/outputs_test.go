@@ -47,9 +47,15 @@ func allowed(b Block, all []string, i int, change string) bool {
 		return i >= 0 && i < len(all) && regexp.MustCompile(expr).MatchString(all[i])
 	}
 	const updated, answer, command, synced, counted = `^handleUpdate .*(\)|→.*)$`, `^pod[/ ]`, `^\$ kubectl`, ` is synced$`, `^right after start`
+	// The next line on one side that does not move.
+	beside := func(i, side int) int {
+		for i += side; word("runs") && at("^run$", i) || word("kubectl's answers") && at(answer, i); i += side {
+		}
+		return i
+	}
 	switch change {
 	case "dropped": // an Update of several, a run of several, a count on the way
-		return word("Updates") && at(updated, i) && (at(updated, i-1) || at(updated, i+1)) ||
+		return word("Updates") && at(updated, i) && (at(updated, beside(i, -1)) || at(updated, beside(i, 1))) ||
 			word("runs") && at("^run$", i) ||
 			word("counts on the way") && at(counted, i)
 	case "doubled":
@@ -63,7 +69,7 @@ func allowed(b Block, all []string, i int, change string) bool {
 		}
 		return word("Updates") && at(updated, i) && at(updated, i+1) ||
 			// Update, other, Update: there is still one on each side.
-			word("Updates") && at(updated, i) != at(updated, i+1) && at(updated, i-1) && at(updated, i+2) ||
+			word("Updates") && at(updated, i) != at(updated, i+1) && at(updated, beside(i, -1)) && at(updated, beside(i+1, 1)) ||
 			word("runs") && moves("^run$", "^run$|^cache is synced$") ||
 			word("kubectl's answers") && moves(answer, answer+"|"+command) ||
 			word("place of the store's sync") && moves("^store is synced$", synced)
