@@ -214,7 +214,7 @@ func updated(key, detail string) logmatch.Step { return handler("Update", key, d
 func deleted(key, detail string) logmatch.Step { return handler("Delete", key, detail) }
 
 func handler(kind, key, detail string) logmatch.Step {
-	return logmatch.Like(kind+" of "+key+detail, fmt.Sprintf(`handle%s is called for Pod \(key: %s\)%s`, kind, regexp.QuoteMeta(key), detail))
+	return logmatch.Like(kind+" of "+key+strings.TrimSuffix(detail, ".*"), fmt.Sprintf(`handle%s is called for Pod \(key: %s\)%s`, kind, regexp.QuoteMeta(key), detail))
 }
 
 // A record is what a watch of the API server says of the pods of a namespace: the
