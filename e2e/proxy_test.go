@@ -1,7 +1,9 @@
 package e2e
 
 import (
+	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"testing"
@@ -12,20 +14,36 @@ type proxy struct {
 	address string
 
 	mu       sync.Mutex
-	upstream string
 	listener net.Listener
 	conns    []net.Conn
 }
 
 func newProxy(t *testing.T, upstream string) *proxy {
 	t.Helper()
-	p := &proxy{address: "127.0.0.1:0"}
+	p := &proxy{address: freeAddress(t)}
 	p.connect(t, upstream)
 	t.Cleanup(p.cut)
 	return p
 }
 
-// cut ends all connections. New ones are refused.
+// freeAddress is one that stays free while the proxy is cut: the kernel gives ports
+// from 32768 on to outgoing connections, also to those that try to reach the proxy.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(10000)))
+		if err == nil {
+			defer func() { _ = l.Close() }()
+			return l.Addr().String()
+		}
+	}
+	t.Fatal("no free port between 20000 and 30000")
+	return ""
+}
+
+// cut ends all connections and refuses new ones. A connection that is accepted and
+// closed would not do: a reflector resumes its watch only after a refused one
+// (client-go's reflector.go, isWatchErrorRetriable).
 func (p *proxy) cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -45,7 +63,7 @@ func (p *proxy) connect(t *testing.T, upstream string) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.listener, p.upstream, p.address = l, upstream, l.Addr().String()
+	p.listener = l
 	go func() {
 		for {
 			down, err := l.Accept()
