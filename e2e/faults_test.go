@@ -16,8 +16,10 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/e2e-framework/pkg/features"
 
@@ -25,8 +27,9 @@ import (
 	"example.com/informers/internal/logmatch"
 )
 
-// faults is the cluster for outages and load. On local it is one beside that of the other tests, as its API
-// server is killed: the first test that needs it opens it, the end of the suite closes it.
+// faults is the cluster for outages and load. On local it is one beside that of the
+// other tests, as its API server is killed: the first test that needs it opens it,
+// the end of the suite closes it.
 var faults struct {
 	sync.Mutex
 	*clusters.Cluster
@@ -138,7 +141,7 @@ func (o *outage) write(t *testing.T) {
 	o.createGated(t, "created")
 }
 
-// start are the lines until the cache is synced.
+// before are the lines until the outage.
 func (o *outage) before() []logmatch.Step {
 	return []logmatch.Step{
 		logmatch.Like("the initial pods, and store, handler and cache synced", `.*: initial, .*|\S+ is synced`).OneOrMore(),
@@ -220,6 +223,27 @@ func cutOff(t *testing.T) {
 		Feature())
 }
 
+// expired asks the API server for a watch from the last version that 05 saw. Its answer
+// is an event in the stream: no watch error handler is told.
+func (o *outage) expired(t *testing.T) {
+	pods := o.client.CoreV1().Pods(o.namespace)
+	early, err := pods.Get(t.Context(), "early", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := pods.Watch(t.Context(), metav1.ListOptions{ResourceVersion: early.ResourceVersion})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Stop()
+	e := <-w.ResultChan()
+	if err := apierrors.FromObject(e.Object); e.Type != watch.Error || !apierrors.IsResourceExpired(err) {
+		t.Errorf("the watch begins with %s: %v, want an error 410", e.Type, err)
+	} else {
+		t.Log(err)
+	}
+}
+
 // unavailable: an API server that answers 503, as one behind a load balancer may.
 func unavailable(t *testing.T) {
 	t.Parallel()
@@ -284,9 +308,10 @@ func restart(t *testing.T) {
 				t.Fatal(err)
 			}
 			<-end
-			cut.connect(t, cut.server)
 		})).
-		Assess("cut off: 410, so it lists again, with a tombstone, and relists of what is unchanged", step(func(t *testing.T) {
+		Assess("a watch cannot go on from before: 410", step(cut.expired)).
+		Assess("cut off: it lists again, with a tombstone, and relists of what is unchanged", step(func(t *testing.T) {
+			cut.connect(t, cut.server)
 			cut.goesOn(t)
 			cut.matchEither(t, append(cut.relisted(), cut.after()))
 		})).

@@ -3,7 +3,6 @@ package e2e
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -94,7 +93,8 @@ func (s *scene) interrupt(t *testing.T) {
 // story logs what the chapter printed, for go test -v.
 func (s *scene) story(t *testing.T) {
 	t.Helper()
-	t.Logf("$ %s\n%s", strings.Join(append([]string{filepath.Base(s.chapter.Path)}, s.chapter.Args[1:]...), " "), &s.chapter.Stdout)
+	command := append([]string{filepath.Base(s.chapter.Path)}, s.chapter.Args[1:]...)
+	t.Logf("$ %s\n%sstderr:\n%s", strings.Join(command, " "), &s.chapter.Stdout, &s.chapter.Stderr)
 }
 
 // create makes a pod as kubectl run does.
@@ -137,7 +137,8 @@ const changed = `{"metadata":{"labels":{"changed":"yes"}}}`
 
 func (s *scene) change(t *testing.T, name string) {
 	t.Helper()
-	if _, err := s.client.CoreV1().Pods(s.namespace).Patch(t.Context(), name, types.MergePatchType, []byte(changed), metav1.PatchOptions{}); err != nil {
+	pods := s.client.CoreV1().Pods(s.namespace)
+	if _, err := pods.Patch(t.Context(), name, types.MergePatchType, []byte(changed), metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -214,7 +215,8 @@ func updated(key, detail string) logmatch.Step { return handler("Update", key, d
 func deleted(key, detail string) logmatch.Step { return handler("Delete", key, detail) }
 
 func handler(kind, key, detail string) logmatch.Step {
-	return logmatch.Like(kind+" of "+key+strings.TrimSuffix(detail, ".*"), fmt.Sprintf(`handle%s is called for Pod \(key: %s\)%s`, kind, regexp.QuoteMeta(key), detail))
+	name := kind + " of " + key + strings.TrimSuffix(detail, ".*")
+	return logmatch.Like(name, `handle`+kind+` is called for Pod \(key: `+regexp.QuoteMeta(key)+`\)`+detail)
 }
 
 // A record is what a watch of the API server says of the pods of a namespace: the
