@@ -112,7 +112,7 @@ func (o *outage) behindProxy(t *testing.T) {
 	}
 	o.server = server.Host
 	o.proxy = newProxy(t, o.server)
-	current.Server = "https://" + o.proxy.address
+	current.Server = "https://" + o.address
 	o.kubeconfig = filepath.Join(t.TempDir(), "kubeconfig")
 	if err := clientcmd.WriteToFile(*config, o.kubeconfig); err != nil {
 		t.Fatal(err)

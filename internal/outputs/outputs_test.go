@@ -65,7 +65,7 @@ func allowed(b Block, all []string, i int, change string) bool {
 	case "swapped":
 		// What moves does so among the lines that are not of its kind.
 		moves := func(float, among string) bool {
-			return at(float, i) != at(float, i+1) && !(at(among, i) && at(among, i+1))
+			return at(float, i) != at(float, i+1) && (!at(among, i) || !at(among, i+1))
 		}
 		return word("Updates") && at(updated, i) && at(updated, i+1) ||
 			// Update, other, Update: there is still one on each side.
