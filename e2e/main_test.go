@@ -5,8 +5,9 @@
 //
 //	go test ./e2e [-v] [-run NAME] [-args FLAGS]
 //
-// The flags are those below and e2e-framework's own (--labels chapter=05,
-// --skip-labels pace=slow, --feature, --assess, --dry-run, ...).
+// The flags are those below and e2e-framework's own: --labels chapter=05 and
+// --skip-labels pace=slow choose features; --kubeconfig and --context choose the
+// current cluster; --namespace begins the names of the namespaces that are made.
 package e2e
 
 import (
@@ -42,7 +43,7 @@ const (
 var (
 	which     = flag.String("cluster", os.Getenv("CLUSTER"), "`name` of a kind of cluster: auto, kind, local or current")
 	keep      = flag.Bool("keep", false, "leave the cluster when the suite is done")
-	artifacts = flag.String("artifacts", "", "`folder` for the output of each chapter, and for the control plane's logs if a test fails")
+	artifacts = flag.String("artifacts", "", "`folder` for what each chapter prints, and the control plane's logs if a test fails")
 	update    = flag.Bool("update", false, "write the outputs in the READMEs anew")
 	built     = flag.String("bin", "", "`folder` with built chapters (default: they are built)")
 
@@ -93,6 +94,12 @@ func run(m *testing.M, cfg *envconf.Config) (code int, err error) {
 		}
 	}
 
+	if cfg.KubeconfigFile() != "" || cfg.KubeContext() != "" {
+		if *which != "" && *which != "current" {
+			return 1, fmt.Errorf("--kubeconfig and --context name a cluster that is there: use them with --cluster current, not %s", *which)
+		}
+		*which = "current"
+	}
 	ctx := context.Background()
 	open := clusters.Options{
 		Which: *which, Prefix: "informers-e2e", Keep: *keep, Log: os.Stderr,
