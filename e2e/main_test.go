@@ -212,7 +212,7 @@ func supervise() int {
 		return 0
 	}
 	for _, which := range []string{"kind", "local"} {
-		if err := clusters.Sweep(context.Background(), which, os.Stderr); err != nil {
+		if err := clusters.Sweep(context.Background(), which, *artifacts, os.Stderr); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}
 	}

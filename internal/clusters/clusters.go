@@ -105,7 +105,7 @@ func Open(ctx context.Context, o Options) (_ *Cluster, err error) {
 	if c.Which == "current" {
 		err = c.openCurrent(o)
 	} else {
-		if err := Sweep(ctx, c.Which, c.log); err != nil {
+		if err := Sweep(ctx, c.Which, "", c.log); err != nil {
 			fmt.Fprintln(c.log, oneLine(err))
 		}
 		c.Name = o.Prefix + "-" + rand.String(5)

@@ -81,7 +81,7 @@ func TestRealCluster(t *testing.T) {
 		if names := clustersOf(t, which); !slices.Contains(names, dead.name) || !slices.Contains(names, c.Name) {
 			t.Fatalf("clusters %q, want %s and %s", names, dead.name, c.Name)
 		}
-		if err := Sweep(t.Context(), which, t.Output()); err != nil {
+		if err := Sweep(t.Context(), which, "", t.Output()); err != nil {
 			t.Error(err)
 		}
 		if names := clustersOf(t, which); slices.Contains(names, dead.name) || !slices.Contains(names, c.Name) {

@@ -101,8 +101,9 @@ remove it: go -C cluster run . down --name %[1]s
 
 // Sweep removes the clusters of one kind, "kind" or "local", that killed runs
 // left, and says so on log. It touches no cluster of a run that lives, and none
-// that Open did not make.
-func Sweep(ctx context.Context, which string, log io.Writer) error {
+// that Open did not make. Unless logs is empty, it is a folder into which the
+// control plane's logs are copied before, as far as they are there.
+func Sweep(ctx context.Context, which, logs string, log io.Writer) error {
 	runs, err := runs()
 	if err != nil {
 		return err
@@ -123,6 +124,12 @@ func Sweep(ctx context.Context, which string, log io.Writer) error {
 		}
 		dir := filepath.Dir(file)
 		dead := &Cluster{Which: which, Name: filepath.Base(dir), Kubeconfig: filepath.Join(dir, "kubeconfig"), dir: dir, lock: lock, log: log}
+		dead.local = filepath.Join(filepath.Dir(runs), "clusters", dead.Name)
+		if logs != "" {
+			if err := dead.Logs(ctx, filepath.Join(logs, dead.Name)); err != nil {
+				fmt.Fprintln(log, oneLine(err))
+			}
+		}
 		fmt.Fprintf(log, "removing the %s cluster %s, which a killed run left\n", which, dead.Name)
 		errs = append(errs, dead.Close(ctx))
 	}

@@ -245,7 +245,7 @@ func TestSweep(t *testing.T) {
 		m.calls()
 
 		var log bytes.Buffer
-		if err := Sweep(t.Context(), which, &log); err != nil {
+		if err := Sweep(t.Context(), which, "", &log); err != nil {
 			t.Error(err)
 		}
 		if want := fmt.Sprintf("removing the %s cluster %s, which a killed run left\n", which, dead); log.String() != want {
@@ -290,7 +290,7 @@ func TestForgotten(t *testing.T) {
 		}
 		<-collected
 		var log bytes.Buffer
-		if err := Sweep(t.Context(), which, &log); err != nil || log.Len() > 0 {
+		if err := Sweep(t.Context(), which, "", &log); err != nil || log.Len() > 0 {
 			t.Errorf("Sweep: %v, log %q", err, &log)
 		}
 	})
@@ -319,7 +319,7 @@ func TestRemoveFails(t *testing.T) {
 		}
 		m.expect("create "+c.Name, "delete "+c.Name, "delete "+c.Name, "delete "+c.Name, "create "+next.Name)
 		m.does("", "")
-		if err := Sweep(t.Context(), which, io.Discard); err != nil {
+		if err := Sweep(t.Context(), which, "", io.Discard); err != nil {
 			t.Error(err)
 		}
 		m.expect("delete " + c.Name)
@@ -400,7 +400,7 @@ func TestKeep(t *testing.T) {
 				t.Errorf("log %q, want %q", log, want)
 			}
 		}
-		if err := Sweep(t.Context(), which, io.Discard); err != nil {
+		if err := Sweep(t.Context(), which, "", io.Discard); err != nil {
 			t.Error(err)
 		}
 		m.expect("create " + c.Name)
