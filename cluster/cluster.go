@@ -294,8 +294,8 @@ func (c cluster) remove(ctx context.Context) error {
 	return nil
 }
 
-// crash kills the API server and returns when its port is free.
-func (c cluster) crash(ctx context.Context) error {
+// killAPIServer returns when it is gone and its port is free.
+func (c cluster) killAPIServer(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, 10*time.Second, errors.New("it is still there after 10 s"))
 	defer cancel()
 	found := false

@@ -28,7 +28,7 @@ const usage = `usage: go -C cluster run . VERB [--name NAME]
   up      build what is missing, start the cluster, print the export line:
           eval "$(go -C cluster run . up)"
   down    stop the cluster and remove its files; the built programs stay
-  crash   kill the API server, as a crash does; up starts it again
+  restart kill the API server, as a crash does, and start it again
   status  show the cluster's processes; exit code 0 if it is ready, else 1
   clean   take every cluster down and remove the built programs too
 
@@ -78,7 +78,7 @@ func run(ctx context.Context, args []string) error {
 	}
 	c := cluster{root: root, name: *name}
 	switch verb {
-	case "up", "down", "clean":
+	case "up", "down", "restart", "clean":
 		unlock, err := lock(ctx, root)
 		if err != nil {
 			return err
@@ -90,8 +90,12 @@ func run(ctx context.Context, args []string) error {
 		return up(ctx, c)
 	case "down":
 		return c.remove(ctx)
-	case "crash":
-		return c.crash(ctx)
+	case "restart":
+		// Under one lock: another cluster's up could take the free port.
+		if err := c.killAPIServer(ctx); err != nil {
+			return err
+		}
+		return up(ctx, c)
 	case "status":
 		return c.status(ctx)
 	case "clean":

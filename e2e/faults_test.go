@@ -301,10 +301,7 @@ func restart(t *testing.T) {
 			cut.cut()
 			cut.write(t)
 			uncut.awaitAdd(t, "created", timeout)
-			if err := cut.cluster.KillAPIServer(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			if err := cut.cluster.Repair(t.Context()); err != nil {
+			if err := cut.cluster.RestartAPIServer(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			<-end

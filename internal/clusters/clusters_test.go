@@ -62,7 +62,7 @@ func TestOpenCurrent(t *testing.T) {
 			t.Errorf("%+v: context %s, server %s, QPS %v, kubeconfig\n%s", test, c.Name, config.Host, config.QPS, copied)
 		}
 		for _, err := range []error{
-			c.Logs(t.Context(), t.TempDir()), c.KillAPIServer(t.Context()), c.Repair(t.Context()),
+			c.Logs(t.Context(), t.TempDir()), c.RestartAPIServer(t.Context()),
 			second(c.Audit(t.Context())), second(c.ServingCertificate()),
 		} {
 			if !errors.Is(err, errors.ErrUnsupported) {

@@ -71,22 +71,13 @@ func (c *Cluster) auditLocal() ([]byte, error) {
 	return log.Bytes(), err
 }
 
-// KillAPIServer kills the API server of a local cluster, as a crash does, and
-// returns when its port is free. Repair starts it again.
-func (c *Cluster) KillAPIServer(ctx context.Context) error {
+// RestartAPIServer kills the API server of a local cluster, as a crash does, starts
+// it again, and returns when a pod can be created.
+func (c *Cluster) RestartAPIServer(ctx context.Context) error {
 	if c.Which != "local" {
-		return fmt.Errorf("killing the API server of a %s cluster: %w", c.Which, errors.ErrUnsupported)
+		return fmt.Errorf("restarting the API server of a %s cluster: %w", c.Which, errors.ErrUnsupported)
 	}
-	return c.runLocal(ctx, nil, nil, "crash")
-}
-
-// Repair starts what does not run of a local cluster, and returns when a pod can
-// be created.
-func (c *Cluster) Repair(ctx context.Context) error {
-	if c.Which != "local" {
-		return fmt.Errorf("repairing a %s cluster: %w", c.Which, errors.ErrUnsupported)
-	}
-	return c.runLocal(ctx, nil, nil, "up")
+	return c.runLocal(ctx, nil, nil, "restart")
 }
 
 // ServingCertificate returns the certificate and the key of a local cluster's API
