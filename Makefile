@@ -33,8 +33,9 @@ e2e: ## the chapters and the demo on a cluster; ARGS are for the suite
 breakages: ## break chapters on purpose: the e2e suite has to fail each time
 	go test -count=1 -timeout 40m -v ./e2e/breakages
 
-outputs: ## write the outputs and the diffs in the READMEs anew
+outputs: ## write the outputs and the diffs in the READMEs and in docs anew
 	go test -count=1 ./internal/chapters -args --update
+	go test -count=1 ./docs/proofs -args --update
 	go test -count=1 ./e2e -run 'TestOutputs|TestDemo$$' -args --update
 
 help: ## what there is to make

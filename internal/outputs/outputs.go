@@ -5,6 +5,10 @@
 // printed the block and what may differ in another run. Nothing else may:
 //
 //	<!-- output: go run ./03-handlers --namespace default; may differ: updates -->
+//
+// A test prints what a page shows of it by Shown:
+//
+//	<!-- test: TestResyncMakesNoRequest -->
 package outputs
 
 import (
@@ -15,6 +19,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"testing"
 
 	"example.com/informers/internal/logmatch"
 )
@@ -22,8 +27,8 @@ import (
 // A Block is what stands between the fences below a mark.
 type Block struct {
 	File    string   // the Markdown file, relative to the root of the repository
-	Kind    string   // "output" on a cluster, "stderr" against a stub, "diff"
-	Command string   // what prints it; of a diff the two files
+	Kind    string   // "output" on a cluster, "stderr" against a stub, "diff", "test" by a test
+	Command string   // what prints it; of a diff the two files, of a test its name
 	Differ  []string // what may differ: names of rules
 	Text    string   // its lines, without the fence's indentation, each with its end
 
@@ -72,7 +77,7 @@ var rules = map[string]rule{
 }
 
 var (
-	fence   = regexp.MustCompile("(?m)^( *)(?:(<!-- (output|stderr|diff): (.*?)(?:; may differ: (.*?))? -->)\n *)?```(text|diff)\n((?s:.*?))^ *```$")
+	fence   = regexp.MustCompile("(?m)^( *)(?:(<!-- (output|stderr|diff|test): (.*?)(?:; may differ: (.*?))? -->)\n *)?```(text|diff)\n((?s:.*?))^ *```$")
 	update  = regexp.MustCompile(`^(handleUpdate is called for Pod \(key: \S+\))(: \d+ → \d+.*)?$`)
 	counted = regexp.MustCompile(`^(right after start|then): (\d+ pods in the store)$`)
 )
@@ -115,7 +120,7 @@ func Blocks(root string) (blocks []Block, err error) {
 			}
 			blocks = append(blocks, b)
 		}
-		if all := len(regexp.MustCompile(`<!-- *(output|stderr|diff)\b`).FindAll(text, -1)); all != marks {
+		if all := len(regexp.MustCompile(`<!-- *(output|stderr|diff|test)\b`).FindAll(text, -1)); all != marks {
 			return nil, fmt.Errorf("%s: %d marks, and %d blocks directly below one", file, all, marks)
 		}
 	}
@@ -212,6 +217,29 @@ func (b Block) expr(line string) string {
 		}
 	}
 	return expr + regexp.QuoteMeta(line[end:])
+}
+
+// Shown holds the block that names the test to what the test printed. With write the
+// page gets it. root is the repository, seen from the test.
+func Shown(t testing.TB, root, printed string, write bool) {
+	t.Helper()
+	t.Logf("printed:\n%s", printed)
+	blocks, err := Blocks(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(blocks, func(b Block) bool { return b.Kind == "test" && b.Command == t.Name() })
+	switch {
+	case i < 0:
+		t.Fatalf("no page shows %s", t.Name())
+	case write:
+		err = blocks[i].Write(root, printed)
+	default:
+		err = blocks[i].Check(printed)
+	}
+	if err != nil {
+		t.Error(err)
+	}
 }
 
 // Write puts printed into the block's file, in the same place.
