@@ -30,6 +30,7 @@ import (
 // shown holds what the page shows to the calls of a story.
 func (s *story) shown(t *testing.T) {
 	t.Helper()
+	synctest.Wait()
 	outputs.Shown(t, root, strings.Join(s.calls, "\n")+"\n", *update)
 }
 
@@ -52,6 +53,7 @@ func TestResyncHandsOutTheSameVersion(t *testing.T) {
 func TestResyncMakesNoRequest(t *testing.T) {
 	tell(t, serve(pod("web", "1")), 30*time.Second, func(t *testing.T, s *story) {
 		time.Sleep(10*time.Minute + time.Second)
+		synctest.Wait()
 		equal(t, "calls: an Add and twenty resyncs", len(s.calls), 21)
 		equal(t, "requests", s.requests(), []string{"list", "watch"})
 	})
@@ -60,6 +62,7 @@ func TestResyncMakesNoRequest(t *testing.T) {
 func TestRelistUpdatesWithoutAChange(t *testing.T) {
 	tell(t, serve(pod("web", "1")), 0, func(t *testing.T, s *story) {
 		time.Sleep(time.Hour)
+		synctest.Wait()
 		equal(t, "calls in an hour without a resync", len(s.calls), 1)
 		s.expire()
 		for i, call := range s.calls {
@@ -174,6 +177,7 @@ func TestExpiredWatchIsListedAgain(t *testing.T) {
 func TestEndedWatchIsNotListedAgain(t *testing.T) {
 	tell(t, serve(pod("web", "1")), 0, func(t *testing.T, s *story) {
 		time.Sleep(5 * time.Minute)
+		synctest.Wait()
 		s.watch.Modify(pod("web", "7"))
 		synctest.Wait()
 		s.watch.Stop()
