@@ -22,6 +22,8 @@ type Request struct {
 	Stage       string    // "ResponseComplete", or "ResponseStarted" of a watch that goes on, or "Panic"
 	Code        int       // the HTTP status of the answer
 	Time        time.Time // when it came
+	Sent        string    // the body, in JSON, where cluster/audit.yaml asks for it
+	Answer      string    // the answer's, likewise
 }
 
 // Audit returns the requests for pods that the API server has answered, or begun
@@ -54,6 +56,8 @@ func requests(log []byte) ([]Request, error) {
 		ObjectRef                struct{ Namespace, Name, Subresource string }
 		ResponseStatus           struct{ Code int }
 		RequestReceivedTimestamp time.Time
+		RequestObject            json.RawMessage
+		ResponseObject           json.RawMessage
 	}
 	var all []Request
 	index := map[string]int{}
@@ -69,6 +73,7 @@ func requests(log []byte) ([]Request, error) {
 			Verb: e.Verb, User: e.User.Username, UserAgent: e.UserAgent, URI: e.RequestURI,
 			Namespace: e.ObjectRef.Namespace, Name: e.ObjectRef.Name, Subresource: e.ObjectRef.Subresource,
 			Stage: e.Stage, Code: e.ResponseStatus.Code, Time: e.RequestReceivedTimestamp,
+			Sent: string(e.RequestObject), Answer: string(e.ResponseObject),
 		}
 		if i, ok := index[e.AuditID]; ok {
 			all[i] = r

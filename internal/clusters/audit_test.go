@@ -12,7 +12,7 @@ func TestRequests(t *testing.T) {
 		return fmt.Sprintf(`{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Metadata","auditID":%q,"stage":%q,"requestURI":%q,"verb":%q,`+
 			`"user":{"username":"kwok-admin","groups":["system:masters"]},"sourceIPs":["127.0.0.1"],"userAgent":"kubectl/v1.37.2",`+
 			`"objectRef":{"resource":"pods","namespace":"default","name":"web","apiVersion":"v1","subresource":"status"},`+
-			`"responseStatus":{"metadata":{},"code":200},"requestReceivedTimestamp":"2026-11-24T02:22:%02d.500000Z",`+
+			`"responseStatus":{"metadata":{},"code":200},"requestObject":{"spec":{}},"responseObject":{"kind":"Pod"},"requestReceivedTimestamp":"2026-11-24T02:22:%02d.500000Z",`+
 			`"stageTimestamp":"2026-11-24T02:23:00.000000Z","annotations":{}}`+"\n", id, stage, uri, verb, second)
 	}
 	log := event("a", "ResponseStarted", "watch", "/w?watch=true", 1) +
@@ -22,7 +22,8 @@ func TestRequests(t *testing.T) {
 		event("a", "ResponseComplete", "watch", "/w?watch=true", 1)
 	request := func(stage, verb, uri string, second int) Request {
 		return Request{Verb: verb, User: "kwok-admin", UserAgent: "kubectl/v1.37.2", URI: uri, Namespace: "default", Name: "web", Subresource: "status",
-			Stage: stage, Code: 200, Time: time.Date(2026, 11, 24, 2, 22, second, 5e8, time.UTC)}
+			Stage: stage, Code: 200, Time: time.Date(2026, 11, 24, 2, 22, second, 5e8, time.UTC),
+			Sent: `{"spec":{}}`, Answer: `{"kind":"Pod"}`}
 	}
 	want := []Request{
 		request("ResponseComplete", "watch", "/w?watch=true", 1),
