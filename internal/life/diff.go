@@ -4,139 +4,79 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/client-go/applyconfigurations"
-	"k8s.io/client-go/kubernetes/scheme"
-	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
-	"sigs.k8s.io/structured-merge-diff/v6/value"
+	"k8s.io/apimachinery/pkg/runtime"
 )
 
 // A Change is that of one field. Old or New is "" where there was or is none.
 type Change struct{ Path, Old, New string }
 
-func (c Change) String() string {
-	switch {
-	case c.Old == "":
-		return c.Path + ": " + c.New
-	case c.New == "":
-		return c.Path + " removed"
-	}
-	return c.Path + ": " + c.Old + " → " + c.New
-}
-
-var converter = applyconfigurations.NewTypeConverter(scheme.Scheme)
-
-// Diff compares two versions by the schema that managedFields follow: items of a
-// list are found by their key, not by their place.
+// Diff tells what changed, without managedFields and the resourceVersion. A create
+// changes everything: then old is nil.
 func Diff(old, now *corev1.Pod) ([]Change, error) {
-	before, err := converter.ObjectToTyped(bare(old))
+	before, err := leaves(old)
 	if err != nil {
 		return nil, err
 	}
-	after, err := converter.ObjectToTyped(bare(now))
+	after, err := leaves(now)
 	if err != nil {
 		return nil, err
 	}
-	diff, err := before.Compare(after)
-	if err != nil {
-		return nil, err
-	}
-	changes := map[string]Change{}
-	for _, set := range []*fieldpath.Set{diff.Added, diff.Modified, diff.Removed} {
-		for path := range set.Leaves().All() {
-			name := pathName(path)
-			changes[name] = Change{name, at(before.AsValue(), path), at(after.AsValue(), path)}
+	both := maps.Clone(before)
+	maps.Copy(both, after)
+	var changes []Change
+	for _, path := range slices.Sorted(maps.Keys(both)) {
+		if before[path] != after[path] {
+			changes = append(changes, Change{path, before[path], after[path]})
 		}
 	}
-	var all []Change
-	for _, name := range slices.Sorted(maps.Keys(changes)) {
-		all = append(all, changes[name])
-	}
-	return all, nil
+	return changes, nil
 }
 
-// bare is a pod without what each write changes.
-func bare(pod *corev1.Pod) *corev1.Pod {
+// leaves are the values of a pod by path.
+func leaves(pod *corev1.Pod) (map[string]string, error) {
+	values := map[string]string{}
 	if pod == nil {
-		return &corev1.Pod{}
+		return values, nil
 	}
 	pod = pod.DeepCopy()
 	pod.ManagedFields, pod.ResourceVersion = nil, ""
-	return pod
-}
-
-// pathName writes .status.conditions[type="Ready"].status as
-// status.conditions[Ready].status.
-func pathName(path fieldpath.Path) string {
-	var b strings.Builder
-	for _, e := range path {
-		if e.Key == nil {
-			b.WriteString(e.String())
-			continue
-		}
-		var key []string
-		for _, f := range *e.Key {
-			key = append(key, text(f.Value))
-		}
-		b.WriteString("[" + strings.Join(key, ",") + "]")
+	object, err := runtime.DefaultUnstructuredConverter.ToUnstructured(pod)
+	if err != nil {
+		return nil, err
 	}
-	return strings.TrimPrefix(b.String(), ".")
+	flatten(values, "", object)
+	return values, nil
 }
 
-// at is what stands at a path.
-func at(v value.Value, path fieldpath.Path) string {
-	for _, e := range path {
-		switch {
-		case v == nil || v.IsNull():
-			return ""
-		case e.FieldName != nil:
-			if !v.IsMap() {
-				return ""
+func flatten(values map[string]string, path string, v any) {
+	switch v := v.(type) {
+	case map[string]any:
+		for key, value := range v {
+			if path != "" {
+				key = path + "." + key
 			}
-			next, ok := v.AsMap().Get(*e.FieldName)
-			if !ok {
-				return ""
-			}
-			v = next
-		case e.Key != nil:
-			v = item(v, *e.Key)
-		case e.Index != nil:
-			if !v.IsList() || *e.Index >= v.AsList().Length() {
-				return ""
-			}
-			v = v.AsList().At(*e.Index)
-		default:
-			return text(*e.Value)
+			flatten(values, key, value)
 		}
+	case []any:
+		for i, value := range v {
+			flatten(values, fmt.Sprintf("%s[%v]", path, itemKey(i, value)), value)
+		}
+	case nil:
+	default:
+		values[path] = fmt.Sprint(v)
 	}
-	if v == nil || v.IsNull() {
-		return ""
-	}
-	return text(v)
 }
 
-// item is the one in a list with a key.
-func item(list value.Value, key value.FieldList) value.Value {
-	if !list.IsList() {
-		return nil
-	}
-	for i := range list.AsList().Length() {
-		one := list.AsList().At(i)
-		if one.IsMap() && !slices.ContainsFunc(key, func(f value.Field) bool {
-			got, ok := one.AsMap().Get(f.Name)
-			return !ok || !value.Equals(got, f.Value)
-		}) {
-			return one
+// itemKey is how Kubernetes knows an item of most lists of a pod, and its place in
+// the others.
+func itemKey(i int, v any) any {
+	item, _ := v.(map[string]any)
+	for _, key := range []string{"type", "name"} { // of conditions, of containers and the like
+		if item[key] != nil {
+			return item[key]
 		}
 	}
-	return nil
-}
-
-func text(v value.Value) string {
-	if v.IsString() {
-		return v.AsString()
-	}
-	return fmt.Sprint(value.ToString(v))
+	return i
 }

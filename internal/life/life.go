@@ -36,8 +36,7 @@ const (
 // A Life is what was written to a pod from its create until it was gone.
 type Life struct {
 	Writes []Write
-	Idle   []clusters.Request // requests to write that wrote nothing
-	Calls  []Call             // all calls of the handlers for this pod
+	Calls  []Call // of the handlers
 }
 
 // A Write made one version of the pod.
@@ -45,14 +44,10 @@ type Write struct {
 	Old, New *corev1.Pod // no Old at the create; at the removal New is the last state
 	Removed  bool
 
-	Request clusters.Request
-	// Named: the answer in the audit log has this resourceVersion. Without, the
-	// request is inferred.
-	Named    bool
-	Managers []metav1.ManagedFieldsEntry // what the write changed or added in managedFields
+	Request  clusters.Request
+	Named    bool                        // the answer has this resourceVersion; else inferred
+	Managers []metav1.ManagedFieldsEntry // those that the write added or changed
 	Changes  []Change
-
-	Calls []Call // those with this resourceVersion
 }
 
 // A Call is one of a handler.
@@ -62,13 +57,10 @@ type Call struct {
 	At       time.Time
 }
 
-// Component is who made the write, by its user agent.
-func (w *Write) Component() string { return Agent(w.Request) }
-
-// Agent is the first word of a request's user agent.
-func Agent(r clusters.Request) string {
-	agent, _, _ := strings.Cut(r.UserAgent, "/")
-	return agent
+// Component is who made the write: the first word of its user agent.
+func (w *Write) Component() string {
+	component, _, _ := strings.Cut(w.Request.UserAgent, "/")
+	return component
 }
 
 // Verb is what was asked for, such as "patch pods/status".
@@ -107,7 +99,7 @@ func Live(ctx context.Context, c *clusters.Cluster) (*Life, error) {
 	}
 	life := &Life{}
 	last := versions[len(versions)-1]
-	if life.Calls, err = calls.of(ctx, last); err != nil {
+	if life.Calls, err = calls.of(ctx, last.Name); err != nil {
 		return nil, err
 	}
 	for i := range versions {
@@ -119,14 +111,9 @@ func Live(ctx context.Context, c *clusters.Cluster) (*Life, error) {
 			return nil, err
 		}
 		w.Managers = changedManagers(w.Old, w.New)
-		for _, call := range life.Calls {
-			if call.New == w.New.ResourceVersion {
-				w.Calls = append(w.Calls, call)
-			}
-		}
 		life.Writes = append(life.Writes, w)
 	}
-	return life, life.await(ctx, c, last)
+	return life, life.awaitJoin(ctx, c, last)
 }
 
 // prepare makes the namespace, and waits for what a pod needs in it. It stays for
@@ -196,27 +183,26 @@ func Ready(pod *corev1.Pod) bool {
 	})
 }
 
-// calls are those of a handler, by the pod's UID.
+// calls are those of a handler, by the pod's name.
 type calls struct {
 	mu      sync.Mutex
 	byName  map[string][]Call
 	changed chan struct{}
 }
 
-func (c *calls) add(pod *corev1.Pod, call Call) {
+func (c *calls) add(kind, name, old, now string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	call.At = time.Now()
-	c.byName[pod.Name] = append(c.byName[pod.Name], call)
+	c.byName[name] = append(c.byName[name], Call{Kind: kind, Old: old, New: now, At: time.Now()})
 	close(c.changed)
 	c.changed = make(chan struct{})
 }
 
-// of waits for the Delete of a pod, and returns all its calls.
-func (c *calls) of(ctx context.Context, pod *corev1.Pod) ([]Call, error) {
+// of waits for the Delete of a pod, and returns all calls for it.
+func (c *calls) of(ctx context.Context, name string) ([]Call, error) {
 	for {
 		c.mu.Lock()
-		all, changed := c.byName[pod.Name], c.changed
+		all, changed := c.byName[name], c.changed
 		c.mu.Unlock()
 		if n := len(all); n > 0 && all[n-1].Kind == "Delete" {
 			return all, nil
@@ -224,7 +210,7 @@ func (c *calls) of(ctx context.Context, pod *corev1.Pod) ([]Call, error) {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return nil, fmt.Errorf("no handler is called for the delete of %s: %w", pod.Name, ctx.Err())
+			return nil, fmt.Errorf("the handler is not told that %s is gone: %w", name, ctx.Err())
 		}
 	}
 }
@@ -237,15 +223,17 @@ func handle(ctx context.Context, client kubernetes.Interface) (*calls, error) {
 	pods := factory.Core().V1().Pods().TypedInformer()
 	handler, err := pods.AddTypedEventHandler(corev1informers.PodHandlerFuncs{
 		AddFunc: func(pod *corev1.Pod) {
-			c.add(pod, Call{Kind: "Add", New: pod.ResourceVersion})
+			c.add("Add", pod.Name, "", pod.ResourceVersion)
 		},
 		UpdateFunc: func(old, pod *corev1.Pod) {
-			c.add(pod, Call{Kind: "Update", Old: old.ResourceVersion, New: pod.ResourceVersion})
+			c.add("Update", pod.Name, old.ResourceVersion, pod.ResourceVersion)
 		},
 		DeleteFunc: func(deleted corev1informers.DeletedPod) {
-			if pod := deleted.OptionalObj; pod != nil {
-				c.add(pod, Call{Kind: "Delete", New: pod.ResourceVersion})
+			now := "" // a tombstone's is stale
+			if deleted.FinalStateUnknown == nil {
+				now = deleted.OptionalObj.ResourceVersion
 			}
+			c.add("Delete", deleted.GetName(), "", now)
 		},
 	})
 	if err != nil {
@@ -258,9 +246,9 @@ func handle(ctx context.Context, client kubernetes.Interface) (*calls, error) {
 	return c, nil
 }
 
-// await joins the writes with the audit log, which has a request a moment after
+// awaitJoin joins the writes with the audit log, which has a request a moment after
 // it was answered.
-func (l *Life) await(ctx context.Context, c *clusters.Cluster, pod *corev1.Pod) error {
+func (l *Life) awaitJoin(ctx context.Context, c *clusters.Cluster, pod *corev1.Pod) error {
 	missing := errors.New("no audit log was read")
 	err := wait.PollUntilContextTimeout(ctx, 200*time.Millisecond, 30*time.Second, true,
 		func(ctx context.Context) (bool, error) {
@@ -269,7 +257,7 @@ func (l *Life) await(ctx context.Context, c *clusters.Cluster, pod *corev1.Pod) 
 				return false, err
 			}
 			missing = l.join(slices.DeleteFunc(all, func(r clusters.Request) bool {
-				return !of(r, pod)
+				return !writes(r, pod)
 			}))
 			return missing == nil, nil
 		})
@@ -279,12 +267,11 @@ func (l *Life) await(ctx context.Context, c *clusters.Cluster, pod *corev1.Pod) 
 	return err
 }
 
-// of says whether a request is to write a pod. The name of a pod that the API server
-// names is only in the answer to its create.
-func of(r clusters.Request, pod *corev1.Pod) bool {
-	writes := slices.Contains([]string{"create", "update", "patch", "delete"}, r.Verb)
-	return writes && r.Namespace == pod.Namespace &&
-		(r.Name == pod.Name || r.Name == "" && answered(r).Name == pod.Name)
+// writes says whether a request is to write a pod. In that of a create the pod has
+// no name yet: the API server makes it.
+func writes(r clusters.Request, pod *corev1.Pod) bool {
+	return slices.Contains([]string{"create", "update", "patch", "delete"}, r.Verb) &&
+		r.Namespace == pod.Namespace && (r.Name == pod.Name || answered(r).Name == pod.Name)
 }
 
 // answered is the metadata of the object in an answer.
@@ -297,64 +284,51 @@ func answered(r clusters.Request) (meta metav1.ObjectMeta) {
 }
 
 // join finds the request of each write. That of a write is the first one that was
-// answered with its resourceVersion. Two writes have none:
+// answered with its resourceVersion: a later one changed nothing. Two writes are in
+// no answer:
 //
-//   - the binding is answered with a Status,
-//   - the delete that removes a pod writes twice, deletionGracePeriodSeconds: 0
-//     and the removal, and is answered once.
+//   - the binding, which is answered with a Status,
+//   - the first of the two that the last delete makes: it sets
+//     deletionGracePeriodSeconds to 0, and then removes the pod.
 func (l *Life) join(requests []clusters.Request) error {
-	l.Idle = nil
-	used := map[int]bool{}
-	find := func(w *Write, named bool, ok func(r clusters.Request) bool) {
-		i := slices.IndexFunc(requests, ok)
-		if i >= 0 {
-			w.Request, w.Named, used[i] = requests[i], named, true
-		}
-	}
+	requests = slices.DeleteFunc(requests, func(r clusters.Request) bool { return r.Code >= 300 })
 	for i := range l.Writes {
 		w := &l.Writes[i]
-		w.Request = clusters.Request{}
-		find(w, true, func(r clusters.Request) bool {
-			return r.Code < 300 && answered(r).ResourceVersion == w.New.ResourceVersion
-		})
-		if w.Request.Verb != "" {
-			continue
+		of := func(r clusters.Request) bool {
+			return answered(r).ResourceVersion == w.New.ResourceVersion
 		}
+		at := slices.IndexFunc(requests, of)
+		w.Named = at >= 0
 		switch {
-		case Bound(w):
-			find(w, false, func(r clusters.Request) bool {
-				return r.Code < 300 && r.Subresource == "binding"
+		case w.Named:
+		case w.Binds():
+			at = slices.IndexFunc(requests, func(r clusters.Request) bool {
+				return r.Subresource == "binding"
 			})
-		case w.Removed || Zero(w):
-			last := -1
+		case w.EndsGrace():
 			for i, r := range requests {
-				if r.Code < 300 && r.Verb == "delete" {
-					last = i
+				if r.Verb == "delete" {
+					at = i // the last one
 				}
 			}
-			find(w, false, func(r clusters.Request) bool { return last >= 0 && r == requests[last] })
 		}
-		if w.Request.Verb == "" {
-			return fmt.Errorf("no request in the audit log for resourceVersion %s", w.New.ResourceVersion)
+		if at < 0 {
+			return fmt.Errorf("no request for resourceVersion %s", w.New.ResourceVersion)
 		}
-	}
-	for i, r := range requests {
-		if !used[i] {
-			l.Idle = append(l.Idle, r)
-		}
+		w.Request = requests[at]
 	}
 	return nil
 }
 
-// Bound says whether a write gave the pod its node.
-func Bound(w *Write) bool {
+// Binds says whether the write gave the pod its node.
+func (w *Write) Binds() bool {
 	return w.Old != nil && w.Old.Spec.NodeName == "" && w.New.Spec.NodeName != ""
 }
 
-// Zero says whether a write took the pod's last grace.
-func Zero(w *Write) bool {
+// EndsGrace says whether the write left the pod no grace.
+func (w *Write) EndsGrace() bool {
 	grace := w.New.DeletionGracePeriodSeconds
-	return w.Old != nil && grace != nil && *grace == 0 && !w.Removed
+	return !w.Removed && grace != nil && *grace == 0
 }
 
 // changedManagers are the entries of managedFields that the old version does not have.

@@ -1,0 +1,299 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"math"
+	"os"
+	"regexp"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"example.com/informers/internal/clusters"
+	podslife "example.com/informers/internal/life"
+)
+
+// A lifeRecording is docs/data/life-kind.json or life-local.json.
+type lifeRecording struct {
+	Recorded  lifeRecorded   `json:"recorded"`
+	Writes    []lifeWrite    `json:"writes"`
+	Who       []lifeWho      `json:"who"`
+	Lives     []lifeCount    `json:"lives"`
+	Fields    []lifeField    `json:"fields"`
+	Timelines []lifeTimeline `json:"timelines"`
+}
+
+type lifeRecorded struct {
+	Command    string `json:"command"`
+	Machine    string `json:"machine"`
+	Date       string `json:"date"`
+	Kubernetes string `json:"kubernetes"`
+	ClientGo   string `json:"clientGo"`
+}
+
+// A lifeWrite is a row of the page's table: a version of the pod.
+type lifeWrite struct {
+	S             json.Number `json:"s"` // when the request came, since that of the create
+	Component     string      `json:"component"`
+	Request       string      `json:"request"`
+	ManagedFields string      `json:"managedFields"` // whose entry it changed
+	Changed       string      `json:"changed"`       // the fields that tell, and how many more
+	Handler       string      `json:"handler"`
+}
+
+// A lifeWho is a component's name on the wire.
+type lifeWho struct {
+	Component string `json:"component"`
+	User      string `json:"user"`
+	UserAgent string `json:"userAgent"`
+}
+
+// A lifeCount says how a pod was written on the same cluster. The last is the one
+// of the table.
+type lifeCount struct {
+	Pod     int `json:"pod"`
+	Writes  int `json:"writes"`
+	Updates int `json:"updates"`
+}
+
+// A lifeField is a change of one field, shortened in no way.
+type lifeField struct {
+	S         json.Number `json:"s"`
+	Component string      `json:"component"`
+	Path      string      `json:"path"`
+	Old       string      `json:"old"`
+	New       string      `json:"new"`
+}
+
+type lifeTimeline struct {
+	Name  string      `json:"name"`
+	Title string      `json:"title"`
+	Alt   string      `json:"alt"`
+	Unit  string      `json:"unit"`
+	End   float64     `json:"end"`
+	Lanes []*lifeLane `json:"lanes"`
+}
+
+type lifeLane struct {
+	Name   string      `json:"name"`
+	Events []lifeEvent `json:"events"`
+}
+
+type lifeEvent struct {
+	At    float64 `json:"at"`
+	Until float64 `json:"until"`
+	Kind  string  `json:"kind"`
+	Label string  `json:"label"`
+}
+
+// lives is how many pods live, one after the other.
+const lives = 5
+
+// life records every write to a pod from its create until it is gone.
+func life(ctx context.Context, args []string) (err error) {
+	flags := flag.NewFlagSet("life", flag.ContinueOnError)
+	which := flags.String("cluster", "kind", "`kind` of cluster: kind or local")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	c, err := clusters.Open(ctx, clusters.Options{
+		Which: *which, Prefix: "informers-record", Log: os.Stderr,
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.Close(context.WithoutCancel(ctx))) }()
+
+	var r lifeRecording
+	if r.Recorded, err = lifeHead(c); err != nil {
+		return err
+	}
+	var last *podslife.Life
+	for i := range lives {
+		if last, err = podslife.Live(ctx, c); err != nil {
+			return err
+		}
+		count := lifeCount{Pod: i + 1, Writes: len(last.Writes)}
+		for _, call := range last.Calls {
+			if call.Kind == "Update" {
+				count.Updates++
+			}
+		}
+		r.Lives = append(r.Lives, count)
+	}
+	r.tell(last, c)
+	text, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile("docs/data/life-"+c.Which+".json", append(text, '\n'), 0o644)
+}
+
+func lifeHead(c *clusters.Cluster) (lifeRecorded, error) {
+	client, err := c.Client()
+	if err != nil {
+		return lifeRecorded{}, err
+	}
+	server, err := client.Discovery().ServerVersion()
+	if err != nil {
+		return lifeRecorded{}, err
+	}
+	head := lifeRecorded{
+		Command:    "go run ./internal/record life --cluster " + c.Which,
+		Machine:    fmt.Sprintf("%d cores, %s/%s", runtime.NumCPU(), runtime.GOOS, runtime.GOARCH),
+		Date:       time.Now().UTC().Format(time.DateOnly),
+		Kubernetes: server.GitVersion,
+	}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, module := range info.Deps {
+			if module.Path == "k8s.io/client-go" {
+				head.ClientGo = module.Version
+			}
+		}
+	}
+	return head, nil
+}
+
+// tell fills the tables and the picture.
+func (r *lifeRecording) tell(l *podslife.Life, c *clusters.Cluster) {
+	start := l.Writes[0].Request.Time
+	since := func(t time.Time) float64 { return max(0, math.Round(t.Sub(start).Seconds()*1000)/1000) }
+	line := lifeTimeline{
+		Name: "life-" + c.Which, Title: "The writes to one pod on " + c.Which, Unit: "s",
+	}
+	lane := func(name string) *lifeLane {
+		for _, lane := range line.Lanes {
+			if lane.Name == name {
+				return lane
+			}
+		}
+		line.Lanes = append(line.Lanes, &lifeLane{Name: name})
+		return line.Lanes[len(line.Lanes)-1]
+	}
+	var story []string
+	for i := range l.Writes {
+		w := &l.Writes[i]
+		at := since(w.Request.Time)
+		s := json.Number(fmt.Sprintf("%.3f", at))
+		component := w.Component()
+		r.Writes = append(r.Writes, lifeWrite{
+			S: s, Component: component, Request: w.Verb(), ManagedFields: managers(w.Managers),
+			Changed: changed(w, c), Handler: handlers(l.Calls, w.New.ResourceVersion),
+		})
+		agent, _, _ := strings.Cut(w.Request.UserAgent, " ") // of the build comes after it
+		who := lifeWho{component, nodeless(w.Request.User, c), agent}
+		if !slices.Contains(r.Who, who) {
+			r.Who = append(r.Who, who)
+		}
+		for _, change := range w.Changes {
+			r.Fields = append(r.Fields, lifeField{s, component, change.Path,
+				nodeless(change.Old, c), nodeless(change.New, c)})
+		}
+		if w.Removed {
+			continue // the same request
+		}
+		kind := "status"
+		switch {
+		case w.Request.Verb == "create" && w.Old == nil:
+			kind = "create"
+		case w.Binds():
+			kind = "bind"
+		case w.Request.Verb == "delete":
+			kind = "delete"
+		}
+		lane(component).Events = append(lane(component).Events, lifeEvent{At: at, Kind: kind})
+		story = append(story, fmt.Sprintf("%s: %s at %.2f s", component, kind, at))
+	}
+	handler := lane("handler")
+	var said []string
+	for _, call := range l.Calls {
+		at := since(call.At)
+		handler.Events = append(handler.Events, lifeEvent{At: at, Kind: call.Kind})
+		said = append(said, fmt.Sprintf("%s at %.2f s", call.Kind, at))
+		line.End = math.Ceil(at*2) / 2
+	}
+	line.Alt = fmt.Sprintf("Requests that wrote the pod. %s. Calls of the handler. %s.",
+		strings.Join(story, ", "), strings.Join(said, ", "))
+	r.Timelines = []lifeTimeline{line}
+}
+
+// nodeless takes the cluster's random name out of a node's.
+func nodeless(text string, c *clusters.Cluster) string {
+	return strings.ReplaceAll(text, c.Name+"-", "")
+}
+
+func managers(entries []metav1.ManagedFieldsEntry) string {
+	var names []string
+	for _, e := range entries {
+		name := e.Manager + ", " + string(e.Operation)
+		if e.Subresource != "" {
+			name += " of " + e.Subresource
+		}
+		names = append(names, name)
+	}
+	if names == nil {
+		return "silent"
+	}
+	return strings.Join(names, "; ")
+}
+
+// handlers are the calls with a resourceVersion.
+func handlers(calls []podslife.Call, version string) string {
+	var names []string
+	for _, call := range calls {
+		switch {
+		case call.New != version:
+		case call.Old == "":
+			names = append(names, call.Kind+" "+call.New)
+		default:
+			names = append(names, call.Kind+" "+call.Old+" → "+call.New)
+		}
+	}
+	return strings.Join(names, ", ")
+}
+
+// told are the fields that the table names. The others are in fields.
+var told = regexp.MustCompile(`^(spec\.nodeName|status\.phase|status\.podIP|` +
+	`status\.conditions\[\w+\]\.status|metadata\.(deletion\w+|generation)|` +
+	`status\.containerStatuses\[\w+\]\.started|status\.observedGeneration)$`)
+
+func changed(w *podslife.Write, c *clusters.Cluster) string {
+	var parts []string
+	for _, change := range w.Changes {
+		if w.Old != nil && told.MatchString(change.Path) {
+			parts = append(parts, shortly(change, c))
+		}
+	}
+	switch more := len(w.Changes) - len(parts); {
+	case w.Removed:
+		return "gone"
+	case w.Old == nil:
+		return fmt.Sprintf("the pod: %d fields", more)
+	case more > 0:
+		parts = append(parts, fmt.Sprintf("%d more", more))
+	}
+	return strings.Join(parts, "\n")
+}
+
+var (
+	condition = regexp.MustCompile(`^status\.conditions\[(\w+)\]\.status$`)
+	moment    = regexp.MustCompile(`\d{4}-\d\d-\d\dT(\d\d:\d\d:\d\d)Z`)
+)
+
+func shortly(change podslife.Change, c *clusters.Cluster) string {
+	path := condition.ReplaceAllString(change.Path, "$1")
+	path = path[strings.LastIndex(path, ".")+1:]
+	old, now := nodeless(change.Old, c), nodeless(change.New, c)
+	if old != "" {
+		now = old + " → " + now
+	}
+	return path + " " + moment.ReplaceAllString(now, "$1")
+}
