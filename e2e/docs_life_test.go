@@ -225,6 +225,9 @@ func TestPodsLifeLastDeleteWritesTwice(t *testing.T) {
 			!strings.Contains(gone.Request.Sent, `"gracePeriodSeconds":0`) {
 			t.Errorf("the last request is %+v", gone.Request)
 		}
+		if named := strings.Contains(gone.Request.Sent, string(gone.New.UID)); named != (agent == "kubelet") {
+			t.Errorf("%s sent %s", agent, gone.Request.Sent)
+		}
 		if len(end.Managers)+len(gone.Managers)+len(gone.Changes) != 0 {
 			t.Errorf("managers %v and %v, changes %v", end.Managers, gone.Managers, gone.Changes)
 		}

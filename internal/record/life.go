@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"regexp"
@@ -15,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"example.com/informers/internal/clusters"
@@ -59,9 +61,34 @@ type lifeWho struct {
 // A lifeCount says how a pod was written on the same cluster. The last is the one
 // of the table.
 type lifeCount struct {
-	Pod     int `json:"pod"`
-	Writes  int `json:"writes"`
-	Updates int `json:"updates"`
+	Pod           int    `json:"pod"`
+	Updates       int    `json:"updates"`
+	Writes        string `json:"writes"`         // by component
+	SchedulerSaid string `json:"scheduler_said"` // why it could not bind
+}
+
+func count(pod int, l *podslife.Life) lifeCount {
+	c := lifeCount{Pod: pod}
+	for _, call := range l.Calls {
+		if call.Kind == "Update" {
+			c.Updates++
+		}
+	}
+	writes := map[string]int{}
+	for i := range l.Writes {
+		writes[l.Writes[i].Component()]++
+		for _, condition := range l.Writes[i].New.Status.Conditions {
+			if condition.Type == corev1.PodScheduled && condition.Message != "" {
+				c.SchedulerSaid = condition.Message
+			}
+		}
+	}
+	var parts []string
+	for _, component := range slices.Sorted(maps.Keys(writes)) {
+		parts = append(parts, fmt.Sprintf("%s %d", component, writes[component]))
+	}
+	c.Writes = strings.Join(parts, ", ")
+	return c
 }
 
 // A lifeField is a change of one field, shortened in no way.
@@ -121,13 +148,7 @@ func life(ctx context.Context, args []string) (err error) {
 		if last, err = podslife.Live(ctx, c); err != nil {
 			return err
 		}
-		count := lifeCount{Pod: i + 1, Writes: len(last.Writes)}
-		for _, call := range last.Calls {
-			if call.Kind == "Update" {
-				count.Updates++
-			}
-		}
-		r.Lives = append(r.Lives, count)
+		r.Lives = append(r.Lives, count(i+1, last))
 	}
 	r.tell(last, c)
 	text, err := json.MarshalIndent(r, "", "  ")
