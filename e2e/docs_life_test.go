@@ -145,7 +145,7 @@ func TestPodsLifeBindingIsInNoAnswer(t *testing.T) {
 
 func TestPodsLifeKubeletWritesStatus(t *testing.T) {
 	t.Parallel()
-	testLife(t, "the kubelet writes the status until the pod is ready", func(t *testing.T, l *life.Life) {
+	testLife(t, "the kubelet writes the status until it is ready", func(t *testing.T, l *life.Life) {
 		writes := 0
 		for i := range l.Writes {
 			w := &l.Writes[i]
@@ -199,10 +199,12 @@ func TestPodsLifeDeleteSetsTimestamp(t *testing.T) {
 			}
 			// The moment is the end of the grace.
 			grace := time.Duration(*w.New.Spec.TerminationGracePeriodSeconds) * time.Second
-			if ends := w.New.DeletionTimestamp.Sub(w.Request.Time); ends < grace-time.Second || ends > grace+timeout {
+			ends := w.New.DeletionTimestamp.Sub(w.Request.Time)
+			if ends < grace-time.Second || ends > grace+timeout {
 				t.Errorf("the deletionTimestamp is %s after the request, the grace %s", ends, grace)
 			}
-			if w.New.Generation != w.Old.Generation+1 || w.New.Status.Phase != w.Old.Status.Phase {
+			if w.New.Generation != w.Old.Generation+1 ||
+				w.New.Status.Phase != w.Old.Status.Phase {
 				t.Errorf("changes %v", w.Changes)
 			}
 		}
@@ -217,7 +219,8 @@ func TestPodsLifeLastDeleteWritesTwice(t *testing.T) {
 	testLife(t, "the kubelet's delete removes", func(t *testing.T, l *life.Life) {
 		n := len(l.Writes)
 		end, gone := &l.Writes[n-2], &l.Writes[n-1]
-		if !end.EndsGrace() || !gone.Removed || end.Named || !gone.Named || end.Request != gone.Request {
+		if !end.EndsGrace() || !gone.Removed || end.Named || !gone.Named ||
+			end.Request != gone.Request {
 			t.Fatalf("the last two writes are %+v and %+v", end.Request, gone.Request)
 		}
 		agent, user := kubelet(gone.New.Spec.NodeName)
@@ -225,7 +228,8 @@ func TestPodsLifeLastDeleteWritesTwice(t *testing.T) {
 			!strings.Contains(gone.Request.Sent, `"gracePeriodSeconds":0`) {
 			t.Errorf("the last request is %+v", gone.Request)
 		}
-		if named := strings.Contains(gone.Request.Sent, string(gone.New.UID)); named != (agent == "kubelet") {
+		named := strings.Contains(gone.Request.Sent, string(gone.New.UID))
+		if named != (agent == "kubelet") {
 			t.Errorf("%s sent %s", agent, gone.Request.Sent)
 		}
 		if len(end.Managers)+len(gone.Managers)+len(gone.Changes) != 0 {
@@ -234,7 +238,8 @@ func TestPodsLifeLastDeleteWritesTwice(t *testing.T) {
 		if !end.New.DeletionTimestamp.Before(end.Old.DeletionTimestamp) {
 			t.Errorf("changes %v, want an earlier deletionTimestamp", end.Changes)
 		}
-		if last := l.Calls[len(l.Calls)-1]; last.Kind != "Delete" || last.New != gone.New.ResourceVersion {
+		last := l.Calls[len(l.Calls)-1]
+		if last.Kind != "Delete" || last.New != gone.New.ResourceVersion {
 			t.Errorf("the last call is %+v", last)
 		}
 	})
@@ -259,7 +264,8 @@ func TestPodsLifeStaleUpdateConflicts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := pods.Patch(t.Context(), "web", types.MergePatchType, []byte(changed), metav1.PatchOptions{}); err != nil {
+		if _, err := pods.Patch(t.Context(), "web", types.MergePatchType, []byte(changed),
+			metav1.PatchOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		stale.Labels = map[string]string{"mine": "yes"}

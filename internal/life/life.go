@@ -338,7 +338,8 @@ func changedManagers(old, now *corev1.Pod) (changed []metav1.ManagedFieldsEntry)
 		before = old.ManagedFields
 	}
 	for _, entry := range now.ManagedFields {
-		if !slices.ContainsFunc(before, func(b metav1.ManagedFieldsEntry) bool { return same(b, entry) }) {
+		unchanged := func(b metav1.ManagedFieldsEntry) bool { return same(b, entry) }
+		if !slices.ContainsFunc(before, unchanged) {
 			changed = append(changed, entry)
 		}
 	}

@@ -228,7 +228,7 @@ func (r *lifeRecording) tell(l *podslife.Life, c *clusters.Cluster) {
 		case w.Binds():
 			kind = "bind"
 		case w.Request.Verb == "delete":
-			kind = "delete"
+			kind = "delete request"
 		}
 		lane(component).Events = append(lane(component).Events, lifeEvent{At: at, Kind: kind})
 		story = append(story, fmt.Sprintf("%s: %s at %.2f s", component, kind, at))
