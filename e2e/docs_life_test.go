@@ -258,7 +258,7 @@ func owned(pod *corev1.Pod, manager string) string {
 
 func TestPodsLifeStaleUpdateConflicts(t *testing.T) {
 	t.Parallel()
-	testPage(t, "an update of a stale object is refused, a patch is not", func(t *testing.T, ns string) {
+	testPage(t, "a stale update is refused, a patch is not", func(t *testing.T, ns string) {
 		pods := client.CoreV1().Pods(ns)
 		stale, err := pods.Create(t.Context(), gated("web"), metav1.CreateOptions{})
 		if err != nil {
