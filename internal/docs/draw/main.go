@@ -1,0 +1,168 @@
+// draw makes pictures and tables of the recordings in docs/data, and puts them into
+// the generated regions of docs/*.md. With -check it only says what is stale.
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+func main() {
+	root := flag.String("root", "../..", "`folder` of the repository")
+	check := flag.Bool("check", false, "write nothing, fail if a file is stale")
+	flag.Parse()
+	if err := run(*root, *check); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func run(root string, check bool) error {
+	recordings, err := load(root)
+	if err != nil {
+		return err
+	}
+	files, err := pictures(recordings)
+	if err != nil {
+		return err
+	}
+	pages, err := regions(root, recordings)
+	if err != nil {
+		return err
+	}
+	maps.Copy(files, pages)
+
+	var problems []error
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		path := filepath.Join(root, name)
+		old, err := os.ReadFile(path)
+		switch {
+		case err == nil && bytes.Equal(old, files[name]):
+		case err != nil && !errors.Is(err, fs.ErrNotExist):
+			problems = append(problems, err)
+		case check:
+			problems = append(problems, fmt.Errorf("%s is stale: make docs", name))
+		default:
+			problems = append(problems, os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, files[name], 0o644))
+		}
+	}
+	drawn, err := filepath.Glob(filepath.Join(root, "docs/pictures/*.svg"))
+	problems = append(problems, err)
+	for _, path := range drawn {
+		name := "docs/pictures/" + filepath.Base(path)
+		switch _, ok := files[name]; {
+		case ok || !ours.MatchString(name):
+		case check:
+			problems = append(problems, fmt.Errorf("%s is stale: no recording draws it", name))
+		default:
+			problems = append(problems, os.Remove(path))
+		}
+	}
+	return errors.Join(problems...)
+}
+
+var ours = regexp.MustCompile(`-(light|dark)-(wide|narrow)\.svg$`)
+
+// A Recording is one file of docs/data.
+type Recording struct {
+	Name      string                     `json:"-"`
+	Fields    map[string]json.RawMessage `json:"-"`
+	Recorded  struct{ Command, Machine, Date string }
+	Timelines []*Timeline
+	Bars      []*Bars
+}
+
+// load reads all recordings, in the order of their names.
+func load(root string) (recordings []*Recording, err error) {
+	paths, err := filepath.Glob(filepath.Join(root, "docs/data/*.json"))
+	if err != nil {
+		return nil, err
+	}
+	for _, path := range paths {
+		r := &Recording{Name: strings.TrimSuffix(filepath.Base(path), ".json")}
+		data, err := os.ReadFile(path)
+		if err == nil {
+			err = json.Unmarshal(data, &r.Fields)
+		}
+		for field, into := range map[string]any{"recorded": &r.Recorded, "timelines": &r.Timelines, "bars": &r.Bars} {
+			if raw, ok := r.Fields[field]; ok && err == nil {
+				dec := json.NewDecoder(bytes.NewReader(raw))
+				if field != "recorded" { // which also has versions
+					dec.DisallowUnknownFields()
+				}
+				if err = dec.Decode(into); err != nil {
+					err = fmt.Errorf("%s: %w", field, err)
+				}
+			}
+		}
+		if err != nil {
+			return nil, fmt.Errorf("docs/data/%s.json: %w", r.Name, err)
+		}
+		recordings = append(recordings, r)
+	}
+	return recordings, nil
+}
+
+// A picture is drawn from a recording, once for each scheme and format.
+type picture struct {
+	name, title, alt string
+	check            func() error
+	draw             func(scheme, format) ([]byte, error)
+}
+
+func (r *Recording) pictures() (all []picture) {
+	for _, t := range r.Timelines {
+		all = append(all, picture{t.Name, t.Title, t.Alt, t.check, t.draw})
+	}
+	for _, b := range r.Bars {
+		all = append(all, picture{b.Name, b.Title, b.Alt, b.check, b.draw})
+	}
+	return all
+}
+
+var nameOK = regexp.MustCompile(`^[a-z0-9-]+$`)
+
+func pictures(recordings []*Recording) (map[string][]byte, error) {
+	files := map[string][]byte{}
+	for _, r := range recordings {
+		for _, pic := range r.pictures() {
+			at := fmt.Sprintf("docs/data/%s.json: picture %q", r.Name, pic.name)
+			err := pic.check()
+			if file(pic.name, schemes[0], formats[0], files) || !nameOK.MatchString(pic.name) {
+				err = errors.New("needs a name of its own of a-z, 0-9 and -")
+			} else if pic.title == "" || pic.alt == "" {
+				err = errors.New("needs a title and an alt")
+			}
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", at, err)
+			}
+			for _, s := range schemes {
+				for _, f := range formats {
+					if files["docs/"+path(pic.name, s, f)], err = pic.draw(s, f); err != nil {
+						return nil, fmt.Errorf("%s: %w", at, err)
+					}
+				}
+			}
+		}
+	}
+	return files, nil
+}
+
+// path of a picture, relative to docs.
+func path(name string, s scheme, f format) string {
+	return fmt.Sprintf("pictures/%s-%s-%s.svg", name, s.name, f.name)
+}
+
+func file(name string, s scheme, f format, files map[string][]byte) bool {
+	return files["docs/"+path(name, s, f)] != nil
+}
