@@ -39,6 +39,9 @@ func (t *Timeline) check() error {
 			}
 		}
 	}
+	if kinds, _ := t.styles(); len(kinds) > len(shapes) {
+		return fmt.Errorf("has %d kinds of events, and there are %d shapes", len(kinds), len(shapes))
+	}
 	return nil
 }
 
@@ -60,16 +63,34 @@ func (t *Timeline) styles() (kinds []string, style map[string]int) {
 			}
 		}
 	}
-	next := 0
 	for _, kind := range kinds {
-		if _, ok := style[kind]; ok {
-			continue
+		if _, ok := style[kind]; !ok {
+			style[kind] = unused(taken)
+			taken[style[kind]] = true
 		}
-		for ; taken[next]; next++ {
-		}
-		style[kind], taken[next] = next, true
 	}
 	return kinds, style
+}
+
+// unused is a style whose shape, and if possible also its colour, no other kind has.
+func unused(taken map[int]bool) int {
+	clash := func(i, n int) bool {
+		for t := range taken {
+			if t%n == i%n {
+				return true
+			}
+		}
+		return false
+	}
+	colours := len(schemes[0].kinds)
+	for _, distinct := range []bool{true, false} {
+		for i := range len(shapes) * colours {
+			if !clash(i, len(shapes)) && !(distinct && clash(i, colours)) {
+				return i
+			}
+		}
+	}
+	return 0
 }
 
 // An item is what is drawn for an event, or for several that share a place.
@@ -148,7 +169,7 @@ func pack(events []Event, scale func(float64) float64, left, right float64) (ite
 func (r rows) place(it *item, left, right float64) bool {
 	w := width(it.label)
 	try := func(level int, x float64) bool {
-		s := span{x, x + w}
+		s := span{x - 4, x + w + 4}
 		if x < left || x+w > right || !r.free(level, s) {
 			return false
 		}
@@ -156,20 +177,20 @@ func (r rows) place(it *item, left, right float64) bool {
 		r.take(level, s)
 		return true
 	}
-	half := glyph + 4
+	half := glyph + 8.0
 	if it.bar {
 		if it.x1-it.x0 >= w+8 { // in the bar
 			it.lx, it.labelLevel = (it.x0+it.x1-w)/2, it.level
 			return true
 		}
-		half = 5
+		half = 8
 	}
 	if try(it.level, it.x1+half) || try(it.level, it.x0-half-w) {
 		return true
 	}
 	pole := (it.x0 + it.x1) / 2
 	for level := it.level + 1; level < levels; level++ {
-		if try(level, pole+4) || try(level, pole-4-w) || try(level, max(left, min(pole-w/2, right-w))) {
+		if try(level, pole+5) || try(level, pole-5-w) || try(level, max(left, min(pole-w/2, right-w))) {
 			for l := it.level + 1; l < level; l++ {
 				r.take(l, span{pole - 1, pole + 1})
 			}
@@ -193,7 +214,7 @@ func step(end, pixels float64, unit string) float64 {
 		steps = append(steps, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400)
 	}
 	for _, s := range steps {
-		if s/end*pixels >= max(36, width(tick(end-s))+14) {
+		if s/end*pixels >= max(pixels/13, width(tick(end-s))+14) {
 			return s
 		}
 	}
