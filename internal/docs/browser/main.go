@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	_ "embed"
-	"errors"
 	"flag"
 	"fmt"
 	"html/template"
@@ -21,8 +20,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
-	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 	"github.com/yuin/goldmark"
 	"github.com/yuin/goldmark/extension"
@@ -86,7 +85,7 @@ func run(ctx context.Context, root, assets, out string, files []string) (problem
 	defer cancel()
 	ctx, cancel = chromedp.NewContext(ctx)
 	defer cancel()
-	if err := chromedp.Run(ctx); err != nil {
+	if err := chromedp.Do(ctx); err != nil {
 		return nil, fmt.Errorf("start Chromium: %w", err)
 	}
 	for _, file := range files {
@@ -188,25 +187,17 @@ func look(ctx context.Context, url, file, out string) (problems []string, err er
 	seen := map[string][]string{}
 	for _, width := range []int64{390, 1280} {
 		for _, scheme := range []string{"light", "dark"} {
-			var here []string
-			var shot []byte
-			view := []chromedp.Action{
-				chromedp.EmulateViewport(width, 900),
-				emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}),
-				opened(url + "/" + file),
-				chromedp.Evaluate(fmt.Sprintf("check(%d)", width), &here, func(p *runtime.EvaluateParams) *runtime.EvaluateParams {
-					return p.WithAwaitPromise(true)
-				}),
-			}
-			if out != "" {
-				view = append(view, chromedp.FullScreenshot(&shot, 100))
-			}
-			if err := chromedp.Run(ctx, view...); err != nil {
+			here, err := show(ctx, url+"/"+file, width, scheme)
+			if err != nil {
 				return nil, err
 			}
 			if out != "" {
 				name := strings.ReplaceAll(strings.TrimSuffix(file, ".md"), "/", "-")
 				name = fmt.Sprintf("%s-%d-%s.png", name, width, scheme)
+				shot, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
+				if err != nil {
+					return nil, err
+				}
 				if err := os.WriteFile(filepath.Join(out, name), shot, 0o644); err != nil {
 					return nil, err
 				}
@@ -229,13 +220,21 @@ func look(ctx context.Context, url, file, out string) (problems []string, err er
 	return problems, nil
 }
 
-// opened opens a page, which the server must have.
-func opened(url string) chromedp.Action {
-	return chromedp.ActionFunc(func(ctx context.Context) error {
-		response, err := chromedp.RunResponse(ctx, chromedp.Navigate(url))
-		if err == nil && response.Status != http.StatusOK {
-			err = errors.New("there is no such page")
-		}
-		return err
-	})
+// show opens a page and returns what check.js finds in it.
+func show(ctx context.Context, url string, width int64, scheme string) ([]string, error) {
+	media := emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}}
+	response, err := chromedp.RunResponse(ctx,
+		chromedp.EmulateViewport(width, 900),
+		chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
+			_, err := cdp.Call(ctx, t, emulation.SetEmulatedMedia, media)
+			return err
+		}),
+		chromedp.Navigate(url))
+	if err != nil {
+		return nil, err
+	}
+	if response.Status != http.StatusOK {
+		return nil, fmt.Errorf("the server has no such page: %d", response.Status)
+	}
+	return chromedp.Run(ctx, chromedp.Evaluate[[]string](fmt.Sprintf("check(%d)", width), chromedp.EvalAwaitPromise))
 }

@@ -39,7 +39,9 @@ func (t *Timeline) check() error {
 			}
 		}
 	}
-	if kinds, _ := t.styles(); len(kinds) > len(shapes) {
+	kinds, _ := t.styles()
+	kinds = slices.DeleteFunc(kinds, func(kind string) bool { return !t.glyphs(kind) })
+	if len(kinds) > len(shapes) {
 		return fmt.Errorf("has %d kinds of events, and there are %d shapes", len(kinds), len(shapes))
 	}
 	return nil
@@ -49,27 +51,37 @@ func (t *Timeline) check() error {
 // take what is left in their picture.
 var known = []string{"list", "watch", "resync", "relist", "cut", "add", "update", "delete"}
 
-// styles says for each kind which colour and shape it has, in the legend's order.
+// styles says for each kind which colour and shape it has, in the legend's order. Bars
+// have no shape, so they may have the style of a glyph.
 func (t *Timeline) styles() (kinds []string, style map[string]int) {
 	style = map[string]int{}
-	taken := map[int]bool{}
+	taken := map[bool]map[int]bool{true: {}, false: {}}
 	for _, l := range t.Lanes {
 		for _, e := range l.Events {
-			if i := slices.Index(known, strings.ToLower(e.Kind)); i >= 0 && !slices.Contains(kinds, e.Kind) {
-				style[e.Kind], taken[i] = i, true
+			if slices.Contains(kinds, e.Kind) {
+				continue
 			}
-			if !slices.Contains(kinds, e.Kind) {
-				kinds = append(kinds, e.Kind)
+			kinds = append(kinds, e.Kind)
+			if i := slices.Index(known, strings.ToLower(e.Kind)); i >= 0 {
+				style[e.Kind], taken[t.glyphs(e.Kind)][i] = i, true
 			}
 		}
 	}
 	for _, kind := range kinds {
 		if _, ok := style[kind]; !ok {
-			style[kind] = unused(taken)
-			taken[style[kind]] = true
+			others := taken[t.glyphs(kind)]
+			style[kind] = unused(others)
+			others[style[kind]] = true
 		}
 	}
 	return kinds, style
+}
+
+// glyphs says whether a kind has events without a duration.
+func (t *Timeline) glyphs(kind string) bool {
+	return slices.ContainsFunc(t.Lanes, func(l Lane) bool {
+		return slices.ContainsFunc(l.Events, func(e Event) bool { return e.Kind == kind && e.Until == 0 })
+	})
 }
 
 // unused is a style whose shape, and if possible also its colour, no other kind has.
@@ -322,10 +334,7 @@ func lanesHeight(items []item) int {
 
 // key draws what the legend shows for a kind: its glyph, or a bar.
 func (p *page) key(t *Timeline, kind string, style int, x, y float64) {
-	glyphs := slices.ContainsFunc(t.Lanes, func(l Lane) bool {
-		return slices.ContainsFunc(l.Events, func(e Event) bool { return e.Kind == kind && e.Until == 0 })
-	})
-	if glyphs {
+	if t.glyphs(kind) {
 		p.mark(style, x, y)
 	} else {
 		p.bar(style, x-glyph-1, x+glyph+3, y)
