@@ -23,7 +23,7 @@ const scrolls = (e) => e && (getComputedStyle(e).overflowX !== "visible" || scro
 
 async function diagrams(problems) {
   const dark = matchMedia("(prefers-color-scheme: dark)").matches;
-  mermaid.initialize({ startOnLoad: false, theme: dark ? "dark" : "default" });
+  mermaid.initialize({ startOnLoad: false, suppressErrorRendering: true, theme: dark ? "dark" : "default" });
   let n = 0;
   for (const code of document.querySelectorAll("code.language-mermaid")) {
     const box = document.createElement("div");
