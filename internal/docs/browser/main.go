@@ -138,7 +138,7 @@ func install(ctx context.Context, assets string) error {
 	npm := exec.CommandContext(ctx, "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
 	npm.Dir = assets
 	if printed, err := npm.CombinedOutput(); err != nil {
-		return fmt.Errorf("npm ci: %w %s", err, strings.Join(strings.Fields(string(printed)), " "))
+		return fmt.Errorf("npm ci: %w: %s", err, strings.Join(strings.Fields(string(printed)), " "))
 	}
 	return nil
 }

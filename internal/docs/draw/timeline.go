@@ -337,7 +337,7 @@ func (p *page) key(t *Timeline, kind string, style int, x, y float64) {
 	if t.glyphs(kind) {
 		p.mark(style, x, y)
 	} else {
-		p.bar(style, x-glyph-1, x+glyph+3, y)
+		p.bar(style, x-glyph-1, x+glyph+1, y)
 	}
 }
 
