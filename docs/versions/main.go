@@ -1,0 +1,136 @@
+// Versions counts how often a wait for the cache returns before the handler has been called for
+// every pod that was there. It compiles with client-go v0.34 to v0.37, so it uses the forms of
+// v0.34; write none of them anew.
+//
+//	go run -modfile=go.v0.35.mod .               # the fake clientset
+//	go run . -kubeconfig FILE -namespace NAME    # a cluster, in which the pods are
+package main
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"runtime/debug"
+	"strings"
+	"sync/atomic"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+var (
+	kubeconfig = flag.String("kubeconfig", "", "`path` of a cluster's kubeconfig (default: no cluster, the fake clientset)")
+	namespace  = flag.String("namespace", "default", "`name` of the namespace with the pods")
+	pods       = flag.Int("pods", 1000, "how many pods there are")
+	runs       = flag.Int("runs", 50, "how often each wait is tried")
+)
+
+// A Row is what one wait did.
+type Row struct {
+	ClientGo  string `json:"clientGo"`
+	Clientset string `json:"clientset"` // fake or cluster
+	Pods      int    `json:"pods"`
+	Wait      string `json:"wait"`
+	Early     int    `json:"early"` // runs in which Adds were still to come
+	Runs      int    `json:"runs"`
+}
+
+// waits are the ways to wait, each with what it asks.
+var waits = []struct {
+	name string
+	wait func(stop <-chan struct{}, factory informers.SharedInformerFactory, pods cache.SharedInformer, handler cache.ResourceEventHandlerRegistration) bool
+}{
+	{"factory", func(stop <-chan struct{}, factory informers.SharedInformerFactory, _ cache.SharedInformer, _ cache.ResourceEventHandlerRegistration) bool {
+		for _, ok := range factory.WaitForCacheSync(stop) {
+			if !ok {
+				return false
+			}
+		}
+		return true
+	}},
+	{"informer", func(stop <-chan struct{}, _ informers.SharedInformerFactory, pods cache.SharedInformer, _ cache.ResourceEventHandlerRegistration) bool {
+		return cache.WaitForCacheSync(stop, pods.HasSynced)
+	}},
+	{"registration", func(stop <-chan struct{}, _ informers.SharedInformerFactory, _ cache.SharedInformer, handler cache.ResourceEventHandlerRegistration) bool {
+		return cache.WaitForCacheSync(stop, handler.HasSynced)
+	}},
+}
+
+func main() {
+	flag.Parse()
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	client, clientset, err := newClient()
+	if err != nil {
+		return err
+	}
+	for _, w := range waits {
+		row := Row{ClientGo: clientGo(), Clientset: clientset, Pods: *pods, Wait: w.name, Runs: *runs}
+		for range *runs {
+			stop := make(chan struct{})
+			factory := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithNamespace(*namespace))
+			informer := factory.Core().V1().Pods().Informer()
+			var added atomic.Int64
+			handler, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: func(any) { added.Add(1) }})
+			if err != nil {
+				return err
+			}
+			factory.Start(stop)
+			ok := w.wait(stop, factory, informer, handler)
+			seen := added.Load()
+			if stored := len(informer.GetStore().ListKeys()); !ok || stored != *pods {
+				return fmt.Errorf("synced is %t with %d pods in the store, want true with %d", ok, stored, *pods)
+			}
+			if seen < int64(*pods) {
+				row.Early++
+			}
+			close(stop)
+			factory.Shutdown()
+		}
+		if err := json.NewEncoder(os.Stdout).Encode(row); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func newClient() (client kubernetes.Interface, clientset string, err error) {
+	if *kubeconfig == "" {
+		objects := make([]runtime.Object, *pods)
+		for i := range objects {
+			objects[i] = &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: *namespace, Name: fmt.Sprint("pod-", i)}}
+		}
+		return fake.NewClientset(objects...), "fake", nil
+	}
+	rules := &clientcmd.ClientConfigLoadingRules{ExplicitPath: *kubeconfig}
+	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
+	if err != nil {
+		return nil, "", fmt.Errorf("load kubeconfig: %w", err)
+	}
+	config.QPS = -1 // a client's own rate limit would delay some runs
+	client, err = kubernetes.NewForConfig(config)
+	return client, "cluster", err
+}
+
+// clientGo is the version of client-go that this program was built with.
+func clientGo() string {
+	info, _ := debug.ReadBuildInfo()
+	for _, dep := range info.Deps {
+		if strings.HasSuffix(dep.Path, "k8s.io/client-go") {
+			return dep.Version
+		}
+	}
+	return "unknown"
+}
