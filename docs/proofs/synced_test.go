@@ -307,10 +307,11 @@ func TestSyncedWaitReturnsContextCause(t *testing.T) {
 	})
 }
 
-// What made the old way look right: a look every 100 ms, between which the handlers catch up.
+// A look every 100 ms made the old wait come after quick handlers, by accident.
 func TestSyncedPollIsLate(t *testing.T) {
 	syncedStory(t, func(t *testing.T, s *syncedScene) {
-		handled := atomic.Int32{}
+		ctx := t.Context()
+		var handled atomic.Int32
 		if _, err := s.pods.AddTypedEventHandler(corev1informers.PodHandlerFuncs{
 			AddFunc: func(*corev1.Pod) {
 				time.Sleep(time.Millisecond)
@@ -319,12 +320,18 @@ func TestSyncedPollIsLate(t *testing.T) {
 		}); err != nil {
 			t.Fatal(err)
 		}
-		s.factory.StartWithContext(t.Context())
-		cache.WaitFor(t.Context(), "", s.pods.HasSyncedChecker())
-		s.printf("by channel: handler has finished %d pods", handled.Load())
-		want(t, "by channel", handled.Load(), 0)
+		s.factory.StartWithContext(ctx)
+		channel := make(chan struct{})
+		go func() {
+			defer close(channel)
+			s.factory.WaitForCacheSyncWithContext(ctx)
+			s.printf("wait by channel: handler has finished %d pods", handled.Load())
+			want(t, "by channel", handled.Load(), 0)
+		}()
 		//nolint:forbidigo // the old way is what is measured
-		cache.WaitForCacheSync(t.Context().Done(), s.pods.HasSynced)
-		s.printf("by polling: handler has finished %d pods", handled.Load())
+		cache.WaitForCacheSync(ctx.Done(), s.pods.HasSynced)
+		<-channel
+		s.printf("wait by polling: handler has finished %d pods", handled.Load())
+		want(t, "by polling", handled.Load(), 3)
 	})
 }
