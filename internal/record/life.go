@@ -3,15 +3,10 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
-	"flag"
 	"fmt"
 	"maps"
 	"math"
-	"os"
 	"regexp"
-	"runtime"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -25,20 +20,11 @@ import (
 
 // A lifeRecording is docs/data/life-kind.json or life-local.json.
 type lifeRecording struct {
-	Recorded  lifeRecorded   `json:"recorded"`
-	Writes    []lifeWrite    `json:"writes"`
-	Who       []lifeWho      `json:"who"`
-	Lives     []lifeCount    `json:"lives"`
-	Fields    []lifeField    `json:"fields"`
-	Timelines []lifeTimeline `json:"timelines"`
-}
-
-type lifeRecorded struct {
-	Command    string `json:"command"`
-	Machine    string `json:"machine"`
-	Date       string `json:"date"`
-	Kubernetes string `json:"kubernetes"`
-	ClientGo   string `json:"clientGo"`
+	Writes    []lifeWrite `json:"writes"`
+	Who       []lifeWho   `json:"who"`
+	Lives     []lifeCount `json:"lives"`
+	Fields    []lifeField `json:"fields"`
+	Timelines []timeline  `json:"timelines"`
 }
 
 // A lifeWrite is a row of the page's table: a version of the pod.
@@ -100,103 +86,38 @@ type lifeField struct {
 	New       string      `json:"new"`
 }
 
-type lifeTimeline struct {
-	Name  string      `json:"name"`
-	Title string      `json:"title"`
-	Alt   string      `json:"alt"`
-	Unit  string      `json:"unit"`
-	End   float64     `json:"end"`
-	Lanes []*lifeLane `json:"lanes"`
-}
-
-type lifeLane struct {
-	Name   string      `json:"name"`
-	Events []lifeEvent `json:"events"`
-}
-
-type lifeEvent struct {
-	At    float64 `json:"at"`
-	Until float64 `json:"until"`
-	Kind  string  `json:"kind"`
-	Label string  `json:"label"`
-}
-
 // lives is how many pods live, one after the other.
 const lives = 5
 
 // life records every write to a pod from its create until it is gone.
-func life(ctx context.Context, args []string) (err error) {
-	flags := flag.NewFlagSet("life", flag.ContinueOnError)
-	which := flags.String("cluster", "kind", "`kind` of cluster: kind or local")
-	if err := flags.Parse(args); err != nil {
-		return err
-	}
-	c, err := clusters.Open(ctx, clusters.Options{
-		Which: *which, Prefix: "informers-record", Log: os.Stderr,
-	})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, c.Close(context.WithoutCancel(ctx))) }()
-
+func life(ctx context.Context, c *clusters.Cluster) (any, error) {
 	var r lifeRecording
-	if r.Recorded, err = lifeHead(c); err != nil {
-		return err
-	}
 	var last *podslife.Life
 	for i := range lives {
+		var err error
 		if last, err = podslife.Live(ctx, c); err != nil {
-			return err
+			return nil, err
 		}
 		r.Lives = append(r.Lives, count(i+1, last))
 	}
 	r.tell(last, c)
-	text, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile("docs/data/life-"+c.Which+".json", append(text, '\n'), 0o644)
-}
-
-func lifeHead(c *clusters.Cluster) (lifeRecorded, error) {
-	client, err := c.Client()
-	if err != nil {
-		return lifeRecorded{}, err
-	}
-	server, err := client.Discovery().ServerVersion()
-	if err != nil {
-		return lifeRecorded{}, err
-	}
-	head := lifeRecorded{
-		Command:    "go run ./internal/record life --cluster " + c.Which,
-		Machine:    fmt.Sprintf("%d cores, %s/%s", runtime.NumCPU(), runtime.GOOS, runtime.GOARCH),
-		Date:       time.Now().UTC().Format(time.DateOnly),
-		Kubernetes: server.GitVersion,
-	}
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, module := range info.Deps {
-			if module.Path == "k8s.io/client-go" {
-				head.ClientGo = module.Version
-			}
-		}
-	}
-	return head, nil
+	return r, nil
 }
 
 // tell fills the tables and the picture.
 func (r *lifeRecording) tell(l *podslife.Life, c *clusters.Cluster) {
 	start := l.Writes[0].Request.Time
 	since := func(t time.Time) float64 { return max(0, math.Round(t.Sub(start).Seconds()*1000)/1000) }
-	line := lifeTimeline{
+	line := timeline{
 		Name: "life-" + c.Which, Title: "The writes to one pod on " + c.Which, Unit: "s",
 	}
-	lane := func(name string) *lifeLane {
-		for _, lane := range line.Lanes {
-			if lane.Name == name {
-				return lane
+	find := func(name string) *lane {
+		for _, l := range line.Lanes {
+			if l.Name == name {
+				return l
 			}
 		}
-		line.Lanes = append(line.Lanes, &lifeLane{Name: name})
+		line.Lanes = append(line.Lanes, &lane{Name: name})
 		return line.Lanes[len(line.Lanes)-1]
 	}
 	var story []string
@@ -230,20 +151,20 @@ func (r *lifeRecording) tell(l *podslife.Life, c *clusters.Cluster) {
 		case w.Request.Verb == "delete":
 			kind = "delete request"
 		}
-		lane(component).Events = append(lane(component).Events, lifeEvent{At: at, Kind: kind})
+		find(component).Events = append(find(component).Events, event{At: at, Kind: kind})
 		story = append(story, fmt.Sprintf("%s: %s at %.2f s", component, kind, at))
 	}
-	handler := lane("handler")
+	handler := find("handler")
 	var said []string
 	for _, call := range l.Calls {
 		at := since(call.At)
-		handler.Events = append(handler.Events, lifeEvent{At: at, Kind: call.Kind})
+		handler.Events = append(handler.Events, event{At: at, Kind: call.Kind})
 		said = append(said, fmt.Sprintf("%s at %.2f s", call.Kind, at))
 		line.End = math.Ceil(at*2) / 2
 	}
 	line.Alt = fmt.Sprintf("Requests that wrote the pod. %s. Calls of the handler. %s.",
 		strings.Join(story, ", "), strings.Join(said, ", "))
-	r.Timelines = []lifeTimeline{line}
+	r.Timelines = []timeline{line}
 }
 
 // nodeless takes the cluster's random name out of a node's.

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -46,14 +45,9 @@ type ownWrites struct {
 	Max     float64 `json:"maxMilliseconds"`
 }
 
-// recordSynced measures with each version of client-go what its waits wait for, on the fake
+// synced measures with each version of client-go what its waits wait for, on the fake
 // clientset and on a local cluster, and how far a lister is behind its own program's writes.
-func recordSynced(ctx context.Context) (recording any, err error) {
-	cluster, err := clusters.Open(ctx, clusters.Options{Which: "local", Prefix: "informers-synced", Log: os.Stderr})
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, cluster.Close(context.WithoutCancel(ctx))) }()
+func synced(ctx context.Context, cluster *clusters.Cluster) (_ any, err error) {
 	client, err := cluster.Client()
 	if err != nil {
 		return nil, err
