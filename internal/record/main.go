@@ -30,7 +30,10 @@ type recording struct {
 var recordings = []recording{
 	{"life-kind", "kind", life},
 	{"life-local", "local", life},
+	{"resync", "local", resync},
+	{"scale", "local", scale},
 	{"synced", "local", synced},
+	{"wire", "local", wire},
 }
 
 // recorded is the head of a recording: what made it, where and when.

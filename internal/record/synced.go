@@ -27,22 +27,24 @@ import (
 // syncedRuns is how often each wait is tried.
 const syncedRuns = 50
 
-// A syncedRow counts the runs of one wait that returned before all initial Adds were delivered.
+// A syncedRow counts, of each wait, the runs in which it returned before all initial Adds
+// were delivered.
 type syncedRow struct {
-	ClientGo  string `json:"clientGo"`
-	Clientset string `json:"clientset"` // fake or cluster
-	Pods      int    `json:"pods"`
-	Wait      string `json:"wait"` // factory, informer or registration
-	Early     int    `json:"early"`
-	Runs      int    `json:"runs"`
+	ClientGo     string `json:"client-go"`
+	Clientset    string `json:"clientset"` // fake or cluster
+	Pods         int    `json:"pods"`
+	Runs         int    `json:"runs"`
+	Factory      int    `json:"factory"`
+	Informer     int    `json:"informer"`
+	Registration int    `json:"registration"`
 }
 
 // ownWrites is how a lister sees pods that its own program creates.
 type ownWrites struct {
 	Pods    int     `json:"pods"`
-	Missing int     `json:"missing"` // in the lister, when the call that created the pod returned
-	Median  float64 `json:"medianMilliseconds"`
-	Max     float64 `json:"maxMilliseconds"`
+	Missing int     `json:"missing_at_once"` // in the lister, when the call that created the pod returned
+	Median  float64 `json:"median_ms"`
+	Max     float64 `json:"max_ms"`
 }
 
 // synced measures with each version of client-go what its waits wait for, on the fake
@@ -54,7 +56,7 @@ func synced(ctx context.Context, cluster *clusters.Cluster) (_ any, err error) {
 	}
 	out := struct {
 		Versions  []syncedRow `json:"versions"`
-		OwnWrites ownWrites   `json:"ownWrites"`
+		OwnWrites []ownWrites `json:"ownWrites"`
 	}{}
 	sizes := []int{10, 1000}
 	for _, pods := range sizes {
@@ -65,9 +67,11 @@ func synced(ctx context.Context, cluster *clusters.Cluster) (_ any, err error) {
 	if err := syncedPods(ctx, client, syncedNamespace(0), 0); err != nil {
 		return nil, err
 	}
-	if out.OwnWrites, err = writeAndRead(ctx, client, syncedNamespace(0), 100); err != nil {
+	own, err := writeAndRead(ctx, client, syncedNamespace(0), 100)
+	if err != nil {
 		return nil, err
 	}
+	out.OwnWrites = []ownWrites{own}
 
 	dir, err := os.MkdirTemp("", "informers-synced")
 	if err != nil {
@@ -83,11 +87,11 @@ func synced(ctx context.Context, cluster *clusters.Cluster) (_ any, err error) {
 		}
 		for _, kubeconfig := range []string{"", cluster.Kubeconfig} {
 			for _, pods := range sizes {
-				rows, err := countEarly(ctx, program, kubeconfig, pods)
+				row, err := countEarly(ctx, program, kubeconfig, pods)
 				if err != nil {
 					return nil, err
 				}
-				out.Versions = append(out.Versions, rows...)
+				out.Versions = append(out.Versions, row)
 			}
 		}
 	}
@@ -97,23 +101,33 @@ func synced(ctx context.Context, cluster *clusters.Cluster) (_ any, err error) {
 func syncedNamespace(pods int) string { return fmt.Sprint("synced-", pods) }
 
 // countEarly runs docs/versions.
-func countEarly(ctx context.Context, program, kubeconfig string, pods int) (rows []syncedRow, err error) {
+func countEarly(ctx context.Context, program, kubeconfig string, pods int) (row syncedRow, err error) {
 	cmd := exec.CommandContext(ctx, program, "-kubeconfig", kubeconfig, "-namespace", syncedNamespace(pods),
 		"-pods", fmt.Sprint(pods), "-runs", fmt.Sprint(syncedRuns))
 	cmd.Stderr = os.Stderr
 	printed, err := cmd.Output()
 	if err != nil {
-		return nil, fmt.Errorf("%v: %w", cmd.Args, err)
+		return row, fmt.Errorf("%v: %w", cmd.Args, err)
 	}
 	for lines := bufio.NewScanner(bytes.NewReader(printed)); lines.Scan(); {
-		var row syncedRow
-		if err := json.Unmarshal(lines.Bytes(), &row); err != nil {
-			return nil, err
+		var wait struct {
+			ClientGo, Clientset, Wait string
+			Early                     int
 		}
-		fmt.Fprintf(os.Stderr, "%+v\n", row)
-		rows = append(rows, row)
+		if err := json.Unmarshal(lines.Bytes(), &wait); err != nil {
+			return row, err
+		}
+		row.ClientGo, row.Clientset, row.Pods, row.Runs = wait.ClientGo, wait.Clientset, pods, syncedRuns
+		switch wait.Wait {
+		case "factory":
+			row.Factory = wait.Early
+		case "informer":
+			row.Informer = wait.Early
+		case "registration":
+			row.Registration = wait.Early
+		}
 	}
-	return rows, nil
+	return row, nil
 }
 
 // syncedPods makes a namespace with pods that a scheduling gate keeps as they are.

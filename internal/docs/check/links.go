@@ -1,0 +1,103 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/yuin/goldmark/ast"
+)
+
+// links reports the page's links into the repository that lead nowhere.
+func (r *repository) links(p *page) {
+	p.walk(func(n ast.Node) {
+		link, ok := n.(*ast.Link)
+		if !ok || external(string(link.Destination)) {
+			return
+		}
+		target, anchor, _ := strings.Cut(string(link.Destination), "#")
+		path := p.name
+		if target != "" {
+			path = filepath.Join(filepath.Dir(p.name), target)
+		}
+		if _, err := os.Stat(filepath.Join(r.root, path)); err != nil && path != claimsFile {
+			r.problem(p, p.line(n), "%s is not there", target)
+			return
+		}
+		if anchor == "" {
+			return
+		}
+		i := slices.IndexFunc(r.pages, func(p *page) bool { return p.name == path })
+		if i < 0 || !r.pages[i].anchors[anchor] {
+			r.problem(p, p.line(n), "%s has no heading #%s", path, anchor)
+		}
+	})
+}
+
+func external(destination string) bool {
+	return strings.HasPrefix(destination, "https://") || strings.HasPrefix(destination, "http://")
+}
+
+// blocks reports code that nothing checks, and code that is too wide to be read.
+func (r *repository) blocks(p *page) {
+	p.walk(func(n ast.Node) {
+		block, ok := n.(*ast.FencedCodeBlock)
+		if !ok {
+			return
+		}
+		kind, rest := p.mark(block)
+		language := string(block.Language(p.source))
+		for i := range block.Lines().Len() {
+			line := block.Lines().At(i)
+			text := strings.TrimRight(string(line.Value(p.source)), "\n")
+			wide := len([]rune(strings.ReplaceAll(text, "\t", "    "))) > 100
+			if wide && language != "text" && language != "diff" {
+				r.problem(p, p.lineAt(line.Start), "wider than 100 columns")
+			}
+			command, _, _ := strings.Cut(text, " #")
+			if language == "sh" && p.name != "CONTRIBUTING.md" && !r.runs(command) {
+				r.problem(p, p.lineAt(line.Start), "nobody runs %s", command)
+			}
+		}
+		switch {
+		case language == "go" && kind != "go":
+			r.problem(p, p.line(n), "a Go snippet needs a mark: <!-- go: FILE NAME -->")
+		case language == "text" && !slices.Contains([]string{"output", "stderr", "test"}, kind):
+			r.problem(p, p.line(n), "a block needs a mark that says what printed it")
+		case kind == "test":
+			name, _, _ := strings.Cut(rest, ";")
+			if !r.tests[name].shows {
+				r.problem(p, p.line(n), "no test prints %s", name)
+			}
+		case !slices.Contains([]string{"go", "text", "sh", "diff", "mermaid", "yaml"}, language):
+			r.problem(p, p.line(n), "a block of %q", language)
+		}
+	})
+}
+
+var (
+	goTest = regexp.MustCompile(`^go test (?:-v )?\./(docs/proofs|e2e)(?: (?:-v )?-run '?([\w|]+)'?)?$`)
+
+)
+
+// runs says whether a command of a page is run on each commit.
+func (r *repository) runs(command string) bool {
+	command = strings.Join(strings.Fields(command), " ")
+	if command == "" {
+		return true
+	}
+	if m := goTest.FindStringSubmatch(command); m != nil {
+		for name := range r.tests {
+			if strings.HasPrefix(r.tests[name].file, m[1]+"/") && (m[2] == "" || regexp.MustCompile(m[2]).MatchString(name)) {
+				return true
+			}
+		}
+		return false
+	}
+	out, err := exec.Command("git", "-C", r.root, "grep", "-lF", "-e", command, "--",
+		".ci", ".github", "Makefile", "*_test.go").Output()
+	return err == nil && len(out) > 0
+}
