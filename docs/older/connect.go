@@ -1,0 +1,51 @@
+// Package older is what tutorials wrote from 2018 to 2022, compiled with the client-go of
+// 2021. With go.v0.37.mod it compiles with today's, so that its tests and the linters can say
+// what became of it. docs/older-code.md shows each function beside what to write now.
+package older
+
+import (
+	"flag"
+	"io/ioutil"
+	"log"
+	"path/filepath"
+
+	"k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/version"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/util/homedir"
+)
+
+func LoadConfig() (*rest.Config, error) {
+	path := filepath.Join(homedir.HomeDir(), ".kube", "config")
+	kubeconfig := flag.String("kubeconfig", path, "kubeconfig config file")
+	flag.Parse()
+	return clientcmd.BuildConfigFromFlags("", *kubeconfig)
+}
+
+func NewClient(kubeconfig string) kubernetes.Interface {
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		log.Printf("Building config from flags, %s", err.Error())
+	}
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		log.Printf("getting kubernetes client set %s", err.Error())
+	}
+	return client
+}
+
+func ServerVersion(client kubernetes.Interface) (*version.Info, error) {
+	return client.Discovery().ServerVersion()
+}
+
+func NamespaceOfPod() (string, error) {
+	data, err := ioutil.ReadFile("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+	return string(data), err
+}
+
+func IsGone(err error) bool {
+	status, ok := err.(*errors.StatusError)
+	return ok && status.ErrStatus.Reason == "NotFound"
+}

@@ -1,0 +1,18 @@
+// Package nocontext is what was written before client-go v0.18, which gave each
+// request a context.
+package nocontext
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/klog"
+)
+
+func List(client kubernetes.Interface) error {
+	pods, err := client.CoreV1().Pods("default").List(metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	klog.Infof("%d pods", len(pods.Items))
+	return nil
+}
