@@ -24,8 +24,8 @@ func LoadConfig() (*rest.Config, error) {
 	return clientcmd.BuildConfigFromFlags("", *kubeconfig)
 }
 
-func NewClient(kubeconfig string) kubernetes.Interface {
-	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+func NewClient(loadConfig func() (*rest.Config, error)) kubernetes.Interface {
+	config, err := loadConfig()
 	if err != nil {
 		log.Printf("Building config from flags, %s", err.Error())
 	}

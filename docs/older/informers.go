@@ -10,8 +10,11 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
+	listersv1 "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 )
 
@@ -41,14 +44,21 @@ func NewFiltered(client kubernetes.Interface) informers.SharedInformerFactory {
 		func(options *metav1.ListOptions) { options.LabelSelector = "app=web" })
 }
 
-func NewInformer(client kubernetes.Interface, handler cache.ResourceEventHandler) (cache.Indexer, cache.Controller) {
-	pods := cache.NewListWatchFromClient(client.CoreV1().RESTClient(), "pods", v1.NamespaceAll, fields.Everything())
-	return cache.NewIndexerInformer(pods, &v1.Pod{}, 0, handler, cache.Indexers{})
+func NewInformer(client rest.Interface, handler cache.ResourceEventHandler) cache.Controller {
+	pods := cache.NewListWatchFromClient(client, "pods", v1.NamespaceAll, fields.Everything())
+	_, controller := cache.NewInformer(pods, &v1.Pod{}, 0, handler)
+	return controller
 }
 
 func GoStart(factory informers.SharedInformerFactory, stop <-chan struct{}) {
 	go factory.Start(stop)
 	factory.WaitForCacheSync(stop)
+}
+
+func LateLister(factory informers.SharedInformerFactory) listersv1.PodLister {
+	factory.Start(wait.NeverStop)
+	factory.WaitForCacheSync(wait.NeverStop)
+	return factory.Core().V1().Pods().Lister()
 }
 
 func Run(informer cache.SharedIndexInformer, stop <-chan struct{}) {

@@ -20,9 +20,11 @@ import (
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	applyv1 "k8s.io/client-go/applyconfigurations/core/v1"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog"
 	klogv2 "k8s.io/klog/v2"
@@ -103,7 +105,8 @@ func TestLoadConfigIgnoresKUBECONFIG(t *testing.T) {
 	t.Setenv("HOME", dir)
 	t.Setenv("KUBECONFIG", cluster+string(filepath.ListSeparator)+user)
 	_, err := LoadConfig()
-	if want := filepath.Join(dir, ".kube", "config"); err == nil || !strings.Contains(err.Error(), want) {
+	want := filepath.Join(dir, ".kube", "config")
+	if err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("%v, want an error of %s", err, want)
 	}
 }
@@ -114,7 +117,7 @@ func TestClientWithoutConfigPanics(t *testing.T) {
 			t.Error("no panic")
 		}
 	}()
-	NewClient(filepath.Join(t.TempDir(), "missing"))
+	NewClient(func() (*rest.Config, error) { return nil, errors.New("no such file") })
 }
 
 func TestIsGoneMissesAWrappedError(t *testing.T) {
@@ -128,7 +131,9 @@ func TestIsGoneMissesAWrappedError(t *testing.T) {
 	}
 }
 
-var web = &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web", ResourceVersion: "1"}}
+var web = &v1.Pod{ObjectMeta: metav1.ObjectMeta{
+	Namespace: "default", Name: "web", ResourceVersion: "1",
+}}
 
 var tombstone = cache.DeletedFinalStateUnknown{Key: "default/web", Obj: web}
 
@@ -218,7 +223,8 @@ func TestLogHasAVerbosityOfItsOwn(t *testing.T) {
 
 func TestOldFakeCannotApply(t *testing.T) {
 	pod := applyv1.Pod("web", "default")
-	_, err := NewFake().CoreV1().Pods("default").Apply(context.Background(), pod, metav1.ApplyOptions{FieldManager: "test"})
+	options := metav1.ApplyOptions{FieldManager: "test"}
+	_, err := NewFake().CoreV1().Pods("default").Apply(context.Background(), pod, options)
 	t.Log(err)
 	if err == nil {
 		t.Error("it can")
@@ -239,6 +245,17 @@ func TestWaitBeforeStartWaitsForNothing(t *testing.T) {
 	if waited := factory.WaitForCacheSync(stop); len(waited) != 0 || informer.HasSynced() {
 		t.Errorf("waited for %v, synced: %t", waited, informer.HasSynced())
 	}
+}
+
+func TestLateListerStaysEmpty(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		factory := informers.NewSharedInformerFactory(fake.NewSimpleClientset(web.DeepCopy()), 0)
+		lister := LateLister(factory)
+		time.Sleep(time.Hour)
+		if pods, err := lister.List(labels.Everything()); err != nil || len(pods) != 0 {
+			t.Errorf("%d pods, %v", len(pods), err)
+		}
+	})
 }
 
 func TestWatchErrorHandlerAfterStartIsRefused(t *testing.T) {
@@ -276,11 +293,10 @@ func TestStopDoesNotWaitForHandlers(t *testing.T) {
 
 // TestToday: the same code compiles with today's client-go, and the same goes wrong.
 func TestToday(t *testing.T) {
-	if os.Getenv("OLDER") == "today" {
-		t.Skip("this is today's")
-	}
+	skipToday(t)
 	for mod, want := range map[string]string{"go.mod": "v0.22.17", "go.v0.37.mod": today} {
-		out, err := exec.Command("go", "list", "-modfile", mod, "-m", "-f", "{{.Version}}", "k8s.io/client-go").Output()
+		list := exec.Command("go", "list", "-modfile", mod, "-m", "-f", "{{.Version}}", "k8s.io/client-go")
+		out, err := list.Output()
 		if got := strings.TrimSpace(string(out)); err != nil || got != want {
 			t.Errorf("%s has client-go %s, want %s (%v)", mod, got, want, err)
 		}
@@ -292,32 +308,51 @@ func TestToday(t *testing.T) {
 	}
 }
 
-// TestNoContext: the code before client-go v0.18 compiles with its client-go and with no newer.
+// TestNoContext: the code before client-go v0.18 compiles with its client-go, and not with today's.
 func TestNoContext(t *testing.T) {
+	skipToday(t)
 	cmd := exec.Command("go", "test", ".")
 	cmd.Dir = "nocontext"
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}
+	source, err := os.ReadFile("nocontext/list.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := filepath.Join(t.TempDir(), "list.go")
+	write(t, list, string(source))
+	out, err := exec.Command("go", "vet", "-modfile=go.v0.37.mod", list).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "not enough arguments") {
+		t.Errorf("%v\n%s", err, out)
+	}
 }
 
-// TestSince: each of today's forms is in the version that the page names, and not in the one before.
+// TestGoFix: the go command itself brings two of the old forms up to date.
+func TestGoFix(t *testing.T) {
+	skipToday(t)
+	out, _ := exec.Command("go", "fix", "-diff", ".").Output() // fails if there is something to fix
+	for _, line := range []string{"+\t\tDeleteFunc: func(obj any) {", "+\tdata, err := os.ReadFile("} {
+		if !strings.Contains(string(out), "\n"+line) {
+			t.Errorf("no %q in\n%s", line, out)
+		}
+	}
+}
+
+// TestSince: each of today's forms is in the version that the page names, and not in the one
+// before it.
 func TestSince(t *testing.T) {
-	// The newest one of a minor version.
+	skipToday(t)
+	// One of each minor version.
 	newest := map[int]string{
-		17: "v0.17.17", 18: "v0.18.19", 25: "v0.25.9", 26: "v0.26.9", 27: "v0.27.3", 30: "v0.30.14", 31: "v0.31.14",
-		32: "v0.32.13", 33: "v0.33.13", 35: "v0.35.10", 36: "v0.36.6", 37: today,
+		17: "v0.17.17", 18: "v0.18.19", 25: "v0.25.9", 26: "v0.26.9", 27: "v0.27.3", 30: "v0.30.14",
+		31: "v0.31.14", 32: "v0.32.13", 33: "v0.33.13", 35: "v0.35.10", 36: "v0.36.6", 37: today,
 	}
 	dirs := map[string]string{}
 	has := func(module string, minor int, file, text string) bool {
 		at := "k8s.io/" + module + "@" + newest[minor]
 		if dirs[at] == "" {
-			out, err := exec.Command("go", "mod", "download", "-json", at).Output()
-			var module struct{ Dir string }
-			if err := errors.Join(err, json.Unmarshal(out, &module)); err != nil {
-				t.Fatal(at, err)
-			}
-			dirs[at] = module.Dir
+			dirs[at] = moduleDir(t, at)
 		}
 		source, err := os.ReadFile(filepath.Join(dirs[at], file))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) { // a file may be new, too
@@ -325,8 +360,10 @@ func TestSince(t *testing.T) {
 		}
 		return strings.Contains(string(source), text)
 	}
+	const oldest = 17
 	for _, form := range forms {
-		if has(form.module, form.since-1, form.file, form.text) || !has(form.module, form.since, form.file, form.text) {
+		before := form.since > oldest && has(form.module, form.since-1, form.file, form.text)
+		if before || !has(form.module, form.since, form.file, form.text) {
 			t.Errorf("%s: %q did not come with v0.%d", form.file, form.text, form.since)
 		}
 	}
@@ -336,6 +373,9 @@ var forms = []struct {
 	module, file, text string
 	since              int
 }{
+	{"client-go", "tools/clientcmd/client_config.go", "ClientConfigLoadingRules", 17}, // or older
+	{"client-go", "informers/factory.go", "func NewSharedInformerFactoryWithOptions(", 17},
+	{"apimachinery", "pkg/util/wait/wait.go", "func UntilWithContext(", 17},
 	{"client-go", "kubernetes/typed/core/v1/pod.go", "List(ctx context.Context", 18},
 	{"client-go", "informers/factory.go", "Shutdown()", 26},
 	{"client-go", "tools/cache/shared_informer.go", "(ResourceEventHandlerRegistration, error)", 26},
@@ -352,9 +392,55 @@ var forms = []struct {
 	{"client-go", "discovery/discovery_client.go", "ServerVersionWithContext(", 37},
 }
 
+// skipToday skips what does not depend on the client-go that it is compiled with.
+func skipToday(t *testing.T) {
+	t.Helper()
+	if os.Getenv("OLDER") == "today" {
+		t.Skip("done with the other client-go")
+	}
+}
+
 func write(t *testing.T, path, text string) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestCommentSaidThatAResyncLists: where the most common mistake comes from.
+func TestCommentSaidThatAResyncLists(t *testing.T) {
+	skipToday(t)
+	const comment = "lists will be executed after every\n// resyncPeriod"
+	for version, want := range map[string]bool{"v0.17.17": true, "v0.22.17": false, today: false} {
+		dir := moduleDir(t, "k8s.io/client-go@"+version)
+		source, err := os.ReadFile(filepath.Join(dir, "tools/cache/reflector.go"))
+		if got := strings.Contains(string(source), comment); err != nil || got != want {
+			t.Errorf("%s: %t, want %t (%v)", version, got, want, err)
+		}
+	}
+}
+
+// TestFakeWasDeprecatedForAWhile: the only note was in capitals, which no linter reads.
+func TestFakeWasDeprecatedForAWhile(t *testing.T) {
+	skipToday(t)
+	for version, want := range map[string]bool{
+		"v0.30.14": false, "v0.31.14": true, "v0.33.13": true, "v0.35.10": false, today: false,
+	} {
+		dir := moduleDir(t, "k8s.io/client-go@"+version)
+		source, err := os.ReadFile(filepath.Join(dir, "kubernetes/fake/clientset_generated.go"))
+		if got := strings.Contains(string(source), "DEPRECATED: NewClientset"); err != nil || got != want {
+			t.Errorf("%s: %t, want %t (%v)", version, got, want, err)
+		}
+	}
+}
+
+// moduleDir is where the source of a module lies.
+func moduleDir(t *testing.T, module string) string {
+	t.Helper()
+	out, err := exec.Command("go", "mod", "download", "-json", module).Output()
+	var info struct{ Dir string }
+	if err := errors.Join(err, json.Unmarshal(out, &info)); err != nil {
+		t.Fatal(module, err)
+	}
+	return info.Dir
 }
