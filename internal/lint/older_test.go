@@ -7,9 +7,9 @@ import (
 	"go/token"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 )
@@ -33,14 +33,12 @@ func TestOlderCode(t *testing.T) {
 
 	found := map[string]map[string]bool{} // function, linter
 	for _, i := range olderIssues(t, root, dir) {
-		function := functionAt(t, filepath.Join(dir, filepath.Base(i.Pos.Filename)), i.Pos.Line)
-		if function == "" {
-			continue // the import of something that a function is reported for
+		for _, function := range functionsAt(t, filepath.Join(dir, filepath.Base(i.Pos.Filename)), i.Pos.Line) {
+			if found[function] == nil {
+				found[function] = map[string]bool{}
+			}
+			found[function][i.FromLinter] = true
 		}
-		if found[function] == nil {
-			found[function] = map[string]bool{}
-		}
-		found[function][i.FromLinter] = true
 	}
 	for function, linters := range olderTable(t, filepath.Join(root, "docs/older-code.md")) {
 		for _, linter := range linters {
@@ -72,7 +70,7 @@ func olderIssues(t *testing.T, root, dir string) []olderIssue {
 	t.Helper()
 	tool := exec.Command("go", "tool", "-modfile=internal/tools/go.mod", "-n", "golangci-lint")
 	tool.Dir = root
-	path, err := tool.Output()
+	linter, err := tool.Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +78,7 @@ func olderIssues(t *testing.T, root, dir string) []olderIssue {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(strings.TrimSpace(string(path)), "run", "--config", config,
+	cmd := exec.Command(strings.TrimSpace(string(linter)), "run", "--config", config,
 		"--output.json.path=stdout", "--show-stats=false", ".")
 	cmd.Dir = dir
 	out, err := cmd.Output() // exit code 1: there are issues
@@ -126,21 +124,36 @@ func olderTable(t *testing.T, page string) map[string][]string {
 	return table
 }
 
-func functionAt(t *testing.T, path string, line int) string {
+// functionsAt is the function in that line or, if it imports a package, those that use it.
+func functionsAt(t *testing.T, file string, line int) (names []string) {
 	t.Helper()
 	files := token.NewFileSet()
-	file, err := parser.ParseFile(files, path, nil, 0)
+	parsed, err := parser.ParseFile(files, file, nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	i := slices.IndexFunc(file.Decls, func(d ast.Decl) bool {
-		f, ok := d.(*ast.FuncDecl)
-		return ok && files.Position(f.Pos()).Line <= line && line <= files.Position(f.End()).Line
-	})
-	if i < 0 {
-		return ""
+	imported := ""
+	for _, i := range parsed.Imports {
+		if files.Position(i.Pos()).Line == line {
+			imported = path.Base(strings.Trim(i.Path.Value, `"`))
+		}
 	}
-	return file.Decls[i].(*ast.FuncDecl).Name.Name
+	for _, decl := range parsed.Decls {
+		function, ok := decl.(*ast.FuncDecl)
+		if !ok {
+			continue
+		}
+		here := files.Position(function.Pos()).Line <= line && line <= files.Position(function.End()).Line
+		ast.Inspect(function, func(n ast.Node) bool {
+			id, ok := n.(*ast.Ident)
+			here = here || ok && imported != "" && id.Name == imported
+			return true
+		})
+		if here {
+			names = append(names, function.Name.Name)
+		}
+	}
+	return names
 }
 
 func copyFile(t *testing.T, from, to string) {
