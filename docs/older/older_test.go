@@ -104,6 +104,9 @@ func TestLoadConfigIgnoresKUBECONFIG(t *testing.T) {
 	write(t, user, "contexts: [{name: x, context: {cluster: c}}]\ncurrent-context: x\n")
 	t.Setenv("HOME", dir)
 	t.Setenv("KUBECONFIG", cluster+string(filepath.ListSeparator)+user)
+	args, flags := os.Args, flag.CommandLine
+	defer func() { os.Args, flag.CommandLine = args, flags }()
+	os.Args, flag.CommandLine = args[:1], flag.NewFlagSet("", flag.PanicOnError)
 	_, err := LoadConfig()
 	want := filepath.Join(dir, ".kube", "config")
 	if err == nil || !strings.Contains(err.Error(), want) {
