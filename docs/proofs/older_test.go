@@ -235,6 +235,7 @@ func TestTodayInformer(t *testing.T) {
 		equal(t, "start", todayStart(ctx, factory), nil)
 		equal(t, "wait", todayWait(ctx, handler), nil)
 		equal(t, "calls", calls, []string{"added web"})
+		synctest.Wait() // until the watch is open
 		server.pods = nil
 		server.expire()
 		equal(t, "calls", calls, []string{"added web", "deleted web"})
