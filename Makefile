@@ -3,7 +3,7 @@ RACE := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 TOOL := go tool -modfile=internal/tools/go.mod
 LINT := $(TOOL) golangci-lint
 
-.PHONY: demo test unit e2e breakages outputs lint help
+.PHONY: demo test unit e2e breakages outputs docs pages walk lint help
 
 demo: ## chapter 05 at work on a cluster: CLUSTER=auto, kind, local or current
 	go run ./internal/demo
@@ -18,6 +18,27 @@ test: unit e2e ## all tests, on the same choice of clusters
 unit: export KUBE_CACHE_MUTATION_DETECTOR = true
 unit: ## all tests that need no cluster
 	go test $(RACE) $$(go list ./... | grep -v -e /e2e -e /internal/lint$$)
+
+# Modules of other years compile their own client-go, internal/docs a browser's driver.
+pages: ## hold docs and READMEs to code, links, claims and spelling; look at them in Chromium
+	go -C internal/docs vet ./... && go -C internal/docs test ./...
+	go -C internal/docs run ./draw -check
+	go -C internal/docs run ./check -check
+	go -C internal/docs run ./browser
+	cd internal/docs/browser && npx --no-install cspell --no-progress --config ../cspell.yaml
+	go -C docs/older test ./...
+	go -C docs/versions test ./...
+
+RECORD = life-kind life-local resync scale synced wire
+docs: ## record anew and draw; RECORD names the recordings
+	$(if $(RECORD),go run ./internal/record $(RECORD))
+	go test -count=1 ./docs/proofs -args --update
+	go test -count=1 ./e2e -run 'TestFrames|Own|Stale' -args --update
+	go -C internal/docs run ./draw
+	go -C internal/docs run ./check
+
+walk: ## type what the READMEs tell a reader to type
+	.ci/walk
 
 lint: ## go vet, gofmt, actionlint, golangci-lint, and the proof that they find something
 	go vet ./... && go -C cluster vet ./...

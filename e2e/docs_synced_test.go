@@ -118,7 +118,8 @@ func (s *lagging) create(t *testing.T, name string) *corev1.Pod {
 
 // hasRead says whether the store has seen a write of its resource, and so all writes before it.
 func hasRead(store cache.Store, written string) bool {
-	order, err := resourceversion.CompareResourceVersion(store.LastStoreSyncResourceVersion(), written)
+	read := store.LastStoreSyncResourceVersion()
+	order, err := resourceversion.CompareResourceVersion(read, written)
 	return err == nil && order >= 0
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/informers"
 	corev1informers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/tools/cache"
@@ -17,6 +18,7 @@ import (
 
 // resyncStory has an informer of one pod whose handlers' resyncs are noted, by name.
 type resyncStory struct {
+	server  *server
 	factory informers.SharedInformerFactory
 	pods    corev1informers.PodIndexInformer
 	begin   time.Time
@@ -30,7 +32,8 @@ func resyncs(t *testing.T, period time.Duration, tell func(*testing.T, *resyncSt
 	s := &resyncStory{at: map[string][]string{}}
 	synctest.Test(t, func(t *testing.T) {
 		s.begin = time.Now()
-		s.factory = informers.NewSharedInformerFactory(serve(pod("web", "1")), period)
+		s.server = serve(pod("web", "1"))
+		s.factory = informers.NewSharedInformerFactory(s.server, period)
 		s.pods = s.factory.Core().V1().Pods().TypedInformer()
 		t.Cleanup(s.factory.Shutdown) // the test's context has ended then
 		tell(t, s)
@@ -125,6 +128,41 @@ func TestResyncIsNotPutOffByAWrite(t *testing.T) {
 		if !strings.Contains(s.calls[2], "30 s  Update web: 2 → 2, same pointer: true") {
 			t.Errorf("%v", s.calls)
 		}
+	})
+}
+
+// An Update of a pod that a relist finds unchanged goes the way of a resync: to the handlers
+// that were due at the last look. A changed one goes to all.
+func TestRelistSkipsHandlersThatAreNotDue(t *testing.T) {
+	for version, want := range map[string]int{"1": 0, "2": 1} {
+		s := resyncs(t, 30*time.Second, func(t *testing.T, s *resyncStory) {
+			s.handle(t, "30 s")
+			s.handle(t, "45 s", every(45))
+			s.factory.StartWithContext(t.Context())
+			time.Sleep(95 * time.Second)
+			synctest.Wait()
+			s.at = map[string][]string{} // forget what was before
+			s.server.pods = []*corev1.Pod{pod("web", version)}
+			s.server.watch.Error(&apierrors.NewResourceExpired("too old").ErrStatus)
+			time.Sleep(10 * time.Second)
+		})
+		equal(t, "30 s, due at the last look", len(s.at["30 s"]), 1)
+		equal(t, "45 s, not due, version "+version, len(s.at["45 s"]), want)
+	}
+}
+
+func TestRelistStartsTheLooksAnew(t *testing.T) {
+	resyncs(t, 30*time.Second, func(t *testing.T, s *resyncStory) {
+		s.handle(t, "30 s")
+		s.factory.StartWithContext(t.Context())
+		time.Sleep(50 * time.Second)
+		s.server.watch.Error(&apierrors.NewResourceExpired("too old").ErrStatus)
+		time.Sleep(29 * time.Second)
+		synctest.Wait()
+		equal(t, "calls until 79 s: a resync and the relist", len(s.at["30 s"]), 2)
+		time.Sleep(4 * time.Second)
+		synctest.Wait()
+		equal(t, "calls until 83 s", len(s.at["30 s"]), 3)
 	})
 }
 

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -137,7 +138,7 @@ type wiretap struct {
 	next    http.RoundTripper
 	lane    *lane
 	now     func() float64
-	open    []io.Closer
+	open    []*ending
 	expired bool
 }
 
@@ -148,6 +149,7 @@ func (w *wiretap) cut(expired bool) {
 	defer w.Unlock()
 	w.expired = expired
 	for _, body := range w.open {
+		body.cut.Store(true)
 		_ = body.Close()
 	}
 	w.open = nil
@@ -185,7 +187,23 @@ func (w *wiretap) RoundTrip(request *http.Request) (*http.Response, error) {
 	response, err := w.next.RoundTrip(request)
 	w.lane.Events = append(w.lane.Events, event{At: w.now(), Kind: kind})
 	if err == nil && kind != "LIST" {
-		w.open = append(w.open, response.Body)
+		body := &ending{ReadCloser: response.Body}
+		w.open = append(w.open, body)
+		response.Body = body
 	}
 	return response, err
+}
+
+// An ending is a stream that ends as if the server had ended it.
+type ending struct {
+	io.ReadCloser
+	cut atomic.Bool
+}
+
+func (e *ending) Read(p []byte) (int, error) {
+	n, err := e.ReadCloser.Read(p)
+	if err != nil && e.cut.Load() {
+		err = io.EOF
+	}
+	return n, err
 }

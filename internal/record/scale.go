@@ -27,7 +27,7 @@ type scaleCost struct {
 	Pods     int     `json:"pods"`
 	Calls    int     `json:"handler_calls"`
 	Requests int     `json:"requests"`
-	MB       float64 `json:"received_MB"`
+	MB       float64 `json:"MB_to_decode"`
 	CPU      int     `json:"CPU_ms"`
 	Ratio    float64 `json:"CPU_of_a_resync"`
 }

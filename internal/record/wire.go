@@ -30,15 +30,16 @@ import (
 
 // A wireRequest is one of chapter 05's.
 type wireRequest struct {
-	At     float64 `json:"at"` // seconds since the program began
-	Method string  `json:"method"`
-	Path   string  `json:"path"`
-	Query  string  `json:"query"`
-	Status int     `json:"status"`
-	Type   string  `json:"type"` // of the answer
-	Bytes  int     `json:"bytes"`
-	Frames string  `json:"frames"` // of a watch, in the order in which they came
-	Lasted float64 `json:"lasted"`
+	At       float64 `json:"at"` // seconds since the program began
+	Method   string  `json:"method"`
+	Path     string  `json:"path"`
+	Query    string  `json:"query"`
+	Status   int     `json:"status"`
+	Type     string  `json:"type"`     // of the answer
+	Encoding string  `json:"encoding"` // "gzip", or empty
+	Bytes    int     `json:"bytes"`    // on the wire
+	Frames   string  `json:"frames"`   // of a watch, in the order in which they came
+	Lasted   float64 `json:"lasted"`
 }
 
 // A wireSize is that of one answer.
@@ -180,7 +181,7 @@ func wireRun(ctx context.Context, cluster *clusters.Cluster, program string, beg
 		}
 		r.Lasted = round(r.Lasted)
 		if strings.Contains(r.Query, "watch=true") {
-			r.Frames = frames(b.bytes.Bytes())
+			r.Frames = frames(b.plain())
 		}
 		all = append(all, r)
 	}
@@ -207,6 +208,7 @@ func (p *wireProxy) RoundTrip(request *http.Request) (*http.Response, error) {
 	body := &wireBody{ReadCloser: response.Body, proxy: p, wireRequest: wireRequest{
 		At: at, Method: request.Method, Path: request.URL.Path, Query: strings.ReplaceAll(query, "&", "\n"),
 		Status: response.StatusCode, Type: response.Header.Get("Content-Type"),
+		Encoding: response.Header.Get("Content-Encoding"),
 	}}
 	p.Lock()
 	defer p.Unlock()
@@ -231,6 +233,18 @@ func (b *wireBody) Read(to []byte) (int, error) {
 		b.Lasted = b.proxy.now() - b.At
 	}
 	return n, err
+}
+
+// plain is the stream as it was before it was compressed, as far as it came.
+func (b *wireBody) plain() []byte {
+	if b.Encoding != "gzip" {
+		return b.bytes.Bytes()
+	}
+	var plain bytes.Buffer
+	if r, err := gzip.NewReader(&b.bytes); err == nil {
+		_, _ = io.Copy(&plain, r) // the stream was cut: an error at its end says no more
+	}
+	return plain.Bytes()
 }
 
 // frames are the types of a watch's events. In both encodings the type is plain text before the

@@ -79,8 +79,7 @@ func (r *repository) blocks(p *page) {
 }
 
 var (
-	goTest = regexp.MustCompile(`^go test (?:-v )?\./(docs/proofs|e2e)(?: (?:-v )?-run '?([\w|]+)'?)?$`)
-
+	goTest = regexp.MustCompile(`^go test (?:-v )?\./(docs/proofs|e2e|internal/lint)(?: (?:-v )?-run '?([\w|]+)'?)?$`)
 )
 
 // runs says whether a command of a page is run on each commit.
@@ -91,13 +90,14 @@ func (r *repository) runs(command string) bool {
 	}
 	if m := goTest.FindStringSubmatch(command); m != nil {
 		for name := range r.tests {
-			if strings.HasPrefix(r.tests[name].file, m[1]+"/") && (m[2] == "" || regexp.MustCompile(m[2]).MatchString(name)) {
+			in := strings.HasPrefix(r.tests[name].file, m[1]+"/")
+			if in && (m[2] == "" || regexp.MustCompile(m[2]).MatchString(name)) {
 				return true
 			}
 		}
 		return false
 	}
-	out, err := exec.Command("git", "-C", r.root, "grep", "-lF", "-e", command, "--",
+	out, err := exec.Command("git", "-C", r.root, "grep", "-lF", "--untracked", "-e", command, "--",
 		".ci", ".github", "Makefile", "*_test.go").Output()
 	return err == nil && len(out) > 0
 }
