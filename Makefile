@@ -46,6 +46,7 @@ lint: ## go vet, gofmt, actionlint, golangci-lint, and the proof that they find 
 	$(TOOL) actionlint .github/workflows/*.yml
 	$(LINT) run
 	cd cluster && $(subst internal,../internal,$(LINT)) run
+	cd internal/docs && $(subst internal,..,$(LINT)) run
 	go test -count=1 ./internal/lint
 
 e2e: ## the chapters and the demo on a cluster; ARGS are for the suite

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -425,4 +426,27 @@ func TestServerVersionEndsWithItsContext(t *testing.T) {
 	_, err = todayVersion(ctx, client)
 	equal(t, "error", errors.Is(err, context.Canceled), true)
 	equal(t, "requests", asked.Load(), 1)
+}
+
+// The old way takes the whole of KUBECONFIG for the name of one file.
+func TestConfigOfSeveralFiles(t *testing.T) {
+	dir := t.TempDir()
+	clusters, contexts := filepath.Join(dir, "clusters"), filepath.Join(dir, "contexts")
+	for path, text := range map[string]string{
+		clusters: "clusters: [{name: a, cluster: {server: 'https://a.example'}}]",
+		contexts: "contexts: [{name: a, context: {cluster: a}}]\ncurrent-context: a",
+	} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("KUBECONFIG", clusters+string(filepath.ListSeparator)+contexts)
+	config, err := todayConfig("", "")
+	if err != nil || config.Host != "https://a.example" {
+		t.Errorf("%v, error %v", config, err)
+	}
+	//nolint:forbidigo // the old way is what is measured
+	if _, err := clientcmd.BuildConfigFromFlags("", os.Getenv("KUBECONFIG")); err == nil {
+		t.Error("the old way found a server, too")
+	}
 }

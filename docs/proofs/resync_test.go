@@ -3,6 +3,7 @@ package proofs
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,7 +24,8 @@ type resyncStory struct {
 	pods    corev1informers.PodIndexInformer
 	begin   time.Time
 	names   []string
-	at      map[string][]string
+	sync.Mutex
+	at map[string][]string
 }
 
 // resyncs tells a story in a bubble. The factory has the period.
@@ -47,6 +49,8 @@ func (s *resyncStory) handle(t *testing.T, name string, options ...cache.Handler
 	s.names = append(s.names, name)
 	_, err := s.pods.AddTypedEventHandler(corev1informers.PodHandlerFuncs{
 		UpdateFunc: func(_, _ *corev1.Pod) {
+			s.Lock()
+			defer s.Unlock()
 			s.at[name] = append(s.at[name], fmt.Sprint(int(time.Since(s.begin).Seconds())))
 		},
 	}, options...)
@@ -145,6 +149,7 @@ func TestRelistSkipsHandlersThatAreNotDue(t *testing.T) {
 			s.server.pods = []*corev1.Pod{pod("web", version)}
 			s.server.watch.Error(&apierrors.NewResourceExpired("too old").ErrStatus)
 			time.Sleep(10 * time.Second)
+			synctest.Wait()
 		})
 		equal(t, "30 s, due at the last look", len(s.at["30 s"]), 1)
 		equal(t, "45 s, not due, version "+version, len(s.at["45 s"]), want)
@@ -156,6 +161,7 @@ func TestRelistStartsTheLooksAnew(t *testing.T) {
 		s.handle(t, "30 s")
 		s.factory.StartWithContext(t.Context())
 		time.Sleep(50 * time.Second)
+		synctest.Wait()
 		s.server.watch.Error(&apierrors.NewResourceExpired("too old").ErrStatus)
 		time.Sleep(29 * time.Second)
 		synctest.Wait()

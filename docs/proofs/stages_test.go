@@ -803,6 +803,7 @@ func TestPanickingHandlerGoesOn(t *testing.T) {
 		w := s.sync(t, stagesPod("bad", 90))
 		w.Add(stagesPod("good", 101))
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		stagesEqual(t, "the next call", got, "[Add good 101]")
 		stagesEqual(t, "a second later", at[0].Sub(began).Round(10*time.Millisecond), "1s")
 		stagesEqual(t, "the store is synced", s.pods.HasSynced(), true)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -141,10 +142,10 @@ func TestFakeWritesHaveNoResourceVersion(t *testing.T) {
 // Each handler that is added is called until it is removed, whoever forgot it.
 func TestForgottenHandlersPileUp(t *testing.T) {
 	tell(t, serve(), 0, func(t *testing.T, s *story) {
-		called := 0
+		var called atomic.Int32
 		for range 100 { // once a request, say
 			_, err := s.informer.AddTypedEventHandler(corev1informers.PodHandlerFuncs{
-				AddFunc: func(*corev1.Pod) { called++ },
+				AddFunc: func(*corev1.Pod) { called.Add(1) },
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -154,7 +155,7 @@ func TestForgottenHandlersPileUp(t *testing.T) {
 		s.watch.Add(pod("web", "1"))
 		time.Sleep(time.Second)
 		synctest.Wait()
-		equal(t, "calls for one pod", called, 100)
+		equal(t, "calls for one pod", called.Load(), 100)
 	})
 }
 

@@ -84,7 +84,7 @@ func (r recording) write(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, cluster.Close(context.WithoutCancel(ctx))) }()
-	head, err := r.head(cluster)
+	head, err := r.head(ctx, cluster)
 	if err != nil {
 		return err
 	}
@@ -105,12 +105,12 @@ func (r recording) write(ctx context.Context) (err error) {
 	return os.WriteFile("docs/data/"+r.name+".json", text.Bytes(), 0o644)
 }
 
-func (r recording) head(cluster *clusters.Cluster) ([]byte, error) {
+func (r recording) head(ctx context.Context, cluster *clusters.Cluster) ([]byte, error) {
 	client, err := cluster.Client()
 	if err != nil {
 		return nil, err
 	}
-	server, err := client.Discovery().ServerVersion()
+	server, err := client.Discovery().ServerVersionWithContext(ctx)
 	if err != nil {
 		return nil, err
 	}

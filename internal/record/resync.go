@@ -72,10 +72,10 @@ func resync(ctx context.Context, cluster *clusters.Cluster) (_ any, err error) {
 			},
 		}, cache.HandlerOptions{ResyncPeriod: &period})
 	}
-	if _, err := handle("30 s", 30*time.Second); err != nil {
+	if _, err := handle("handler, 30 s", 30*time.Second); err != nil {
 		return nil, err
 	}
-	if _, err := handle("45 s", 45*time.Second); err != nil {
+	if _, err := handle("handler, 45 s", 45*time.Second); err != nil {
 		return nil, err
 	}
 	factory.StartWithContext(ctx)
@@ -83,7 +83,7 @@ func resync(ctx context.Context, cluster *clusters.Cluster) (_ any, err error) {
 		at time.Duration
 		do func() error
 	}{
-		{70 * time.Second, func() error { _, err := handle("10 s, added late", 10*time.Second); return err }},
+		{70 * time.Second, func() error { _, err := handle("handler, 10 s, added late", 10*time.Second); return err }},
 		{100 * time.Second, func() error {
 			_, err := writer.CoreV1().Pods("resync").Patch(ctx, "pod-0", types.MergePatchType,
 				[]byte(`{"metadata":{"labels":{"changed":"yes"}}}`), metav1.PatchOptions{})

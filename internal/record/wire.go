@@ -176,7 +176,7 @@ func wireRun(ctx context.Context, cluster *clusters.Cluster, program string, beg
 	for _, b := range p.bodies {
 		r := b.wireRequest
 		r.Bytes = b.bytes.Len()
-		if r.Lasted == 0 {
+		if !b.ended {
 			r.Lasted = p.now() - r.At
 		}
 		r.Lasted = round(r.Lasted)
@@ -222,6 +222,7 @@ type wireBody struct {
 	proxy *wireProxy
 	wireRequest
 	bytes bytes.Buffer
+	ended bool
 }
 
 func (b *wireBody) Read(to []byte) (int, error) {
@@ -229,7 +230,8 @@ func (b *wireBody) Read(to []byte) (int, error) {
 	b.proxy.Lock()
 	defer b.proxy.Unlock()
 	b.bytes.Write(to[:n])
-	if err != nil && b.Lasted == 0 {
+	if err != nil && !b.ended {
+		b.ended = true
 		b.Lasted = b.proxy.now() - b.At
 	}
 	return n, err

@@ -25,7 +25,7 @@ var (
 	digit   = regexp.MustCompile(`\d`)
 	version = regexp.MustCompile(`\bv?\d+\.\d+(\.\d+)?\b|\b\w*[a-zA-Z]\d+\w*|\b20[12]\d\b|\b0\d-\w+`)
 	decimal = regexp.MustCompile(`\b\d+\.\d+ ?(s|ms|%|MB|MiB|kB|KiB|µs|times)\b`)
-	test1   = regexp.MustCompile("^Test\\w+$")
+	test1   = regexp.MustCompile(`^Test\w+$`)
 	inline  = regexp.MustCompile(`^<!-- proof: (.*?) -->$`)
 )
 

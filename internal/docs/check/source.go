@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -104,7 +105,7 @@ func (r *repository) source(repo, tag, path string) (string, error) {
 		cmd.Dir = filepath.Join(r.root, "internal/docs")
 		out, err := cmd.Output()
 		if jsonErr := json.Unmarshal(out, &mod); jsonErr != nil {
-			return "", fmt.Errorf("go mod download %s: %v", name, err)
+			return "", fmt.Errorf("go mod download %s: %w", name, errors.Join(err, jsonErr))
 		}
 		r.mods[name] = mod
 	}

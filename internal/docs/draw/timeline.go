@@ -97,7 +97,7 @@ func unused(taken map[int]bool) int {
 	colours := len(schemes[0].kinds)
 	for _, distinct := range []bool{true, false} {
 		for i := range len(shapes) * colours {
-			if !clash(i, len(shapes)) && !(distinct && clash(i, colours)) {
+			if !clash(i, len(shapes)) && (!distinct || !clash(i, colours)) {
 				return i
 			}
 		}
