@@ -59,6 +59,19 @@ func (s *resyncStory) handle(t *testing.T, name string, options ...cache.Handler
 	}
 }
 
+// count is how often the handler was called. A test that goes on has to lock for it.
+func (s *resyncStory) count(name string) int {
+	s.Lock()
+	defer s.Unlock()
+	return len(s.at[name])
+}
+
+func (s *resyncStory) forget() {
+	s.Lock()
+	defer s.Unlock()
+	s.at = map[string][]string{}
+}
+
 func every(seconds int) cache.HandlerOptions {
 	period := time.Duration(seconds) * time.Second
 	return cache.HandlerOptions{ResyncPeriod: &period}
@@ -108,7 +121,7 @@ func TestPeriodOfAHandlerNeedsOneOfTheFactory(t *testing.T) {
 		s.factory.StartWithContext(t.Context())
 		time.Sleep(time.Hour)
 	})
-	equal(t, "resyncs in an hour", len(s.at["30 s"]), 0)
+	equal(t, "resyncs in an hour", s.count("30 s"), 0)
 }
 
 func TestPeriodUnderASecondIsASecond(t *testing.T) {
@@ -118,7 +131,7 @@ func TestPeriodUnderASecondIsASecond(t *testing.T) {
 		s.factory.StartWithContext(t.Context())
 		time.Sleep(10*time.Second + time.Millisecond)
 	})
-	equal(t, "resyncs in ten seconds", len(s.at["1 ms"]), 10)
+	equal(t, "resyncs in ten seconds", s.count("1 ms"), 10)
 }
 
 // A write in between does not put a resync off, as it does in no timer of a key.
@@ -145,14 +158,14 @@ func TestRelistSkipsHandlersThatAreNotDue(t *testing.T) {
 			s.factory.StartWithContext(t.Context())
 			time.Sleep(95 * time.Second)
 			synctest.Wait()
-			s.at = map[string][]string{} // forget what was before
+			s.forget()
 			s.server.pods = []*corev1.Pod{pod("web", version)}
 			s.server.watch.Error(&apierrors.NewResourceExpired("too old").ErrStatus)
 			time.Sleep(10 * time.Second)
 			synctest.Wait()
 		})
-		equal(t, "30 s, due at the last look", len(s.at["30 s"]), 1)
-		equal(t, "45 s, not due, version "+version, len(s.at["45 s"]), want)
+		equal(t, "30 s, due at the last look", s.count("30 s"), 1)
+		equal(t, "45 s, not due, version "+version, s.count("45 s"), want)
 	}
 }
 
@@ -165,10 +178,10 @@ func TestRelistStartsTheLooksAnew(t *testing.T) {
 		s.server.watch.Error(&apierrors.NewResourceExpired("too old").ErrStatus)
 		time.Sleep(29 * time.Second)
 		synctest.Wait()
-		equal(t, "calls until 79 s: a resync and the relist", len(s.at["30 s"]), 2)
+		equal(t, "calls until 79 s: a resync and the relist", s.count("30 s"), 2)
 		time.Sleep(4 * time.Second)
 		synctest.Wait()
-		equal(t, "calls until 83 s", len(s.at["30 s"]), 3)
+		equal(t, "calls until 83 s", s.count("30 s"), 3)
 	})
 }
 
