@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -30,16 +31,12 @@ import (
 
 // A wireRequest is one of chapter 05's.
 type wireRequest struct {
-	At       float64 `json:"at"` // seconds since the program began
-	Method   string  `json:"method"`
-	Path     string  `json:"path"`
-	Query    string  `json:"query"`
-	Status   int     `json:"status"`
-	Type     string  `json:"type"`     // of the answer
-	Encoding string  `json:"encoding"` // "gzip", or empty
-	Bytes    int     `json:"bytes"`    // on the wire
-	Frames   string  `json:"frames"`   // of a watch, in the order in which they came
-	Lasted   float64 `json:"lasted"`
+	At     float64 `json:"at"`      // seconds since the program began
+	Query  string  `json:"request"` // LIST or WATCH, and the query
+	Answer string  `json:"answer"`  // status, type, encoding
+	Bytes  int     `json:"bytes"`   // on the wire
+	Frames string  `json:"frames"`  // of a watch, in the order in which they came
+	Lasted float64 `json:"lasted"`
 }
 
 // A wireSize is that of one answer.
@@ -180,7 +177,7 @@ func wireRun(ctx context.Context, cluster *clusters.Cluster, program string, beg
 			r.Lasted = p.now() - r.At
 		}
 		r.Lasted = round(r.Lasted)
-		if strings.Contains(r.Query, "watch=true") {
+		if strings.HasPrefix(r.Query, "WATCH") {
 			r.Frames = frames(b.plain())
 		}
 		all = append(all, r)
@@ -205,10 +202,19 @@ func (p *wireProxy) RoundTrip(request *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	query, _ := url.QueryUnescape(request.URL.RawQuery)
-	body := &wireBody{ReadCloser: response.Body, proxy: p, wireRequest: wireRequest{
-		At: at, Method: request.Method, Path: request.URL.Path, Query: strings.ReplaceAll(query, "&", "\n"),
-		Status: response.StatusCode, Type: response.Header.Get("Content-Type"),
-		Encoding: response.Header.Get("Content-Encoding"),
+	verb := "LIST"
+	if request.URL.Query().Get("watch") == "true" {
+		verb = "WATCH"
+	}
+	answer := []string{response.Status, response.Header.Get("Content-Type")}
+	encoding := response.Header.Get("Content-Encoding")
+	if encoding != "" {
+		answer = append(answer, encoding)
+	}
+	body := &wireBody{ReadCloser: response.Body, proxy: p, encoding: encoding, wireRequest: wireRequest{
+		At:     at,
+		Query:  verb + " " + path.Base(request.URL.Path) + "\n" + strings.ReplaceAll(query, "&", "\n"),
+		Answer: strings.Join(answer, "\n"),
 	}}
 	p.Lock()
 	defer p.Unlock()
@@ -221,8 +227,9 @@ type wireBody struct {
 	io.ReadCloser
 	proxy *wireProxy
 	wireRequest
-	bytes bytes.Buffer
-	ended bool
+	bytes    bytes.Buffer
+	encoding string
+	ended    bool
 }
 
 func (b *wireBody) Read(to []byte) (int, error) {
@@ -239,7 +246,7 @@ func (b *wireBody) Read(to []byte) (int, error) {
 
 // plain is the stream as it was before it was compressed, as far as it came.
 func (b *wireBody) plain() []byte {
-	if b.Encoding != "gzip" {
+	if b.encoding != "gzip" {
 		return b.bytes.Bytes()
 	}
 	var plain bytes.Buffer
@@ -282,8 +289,8 @@ func answer(ctx context.Context, cluster *clusters.Cluster, query, accept string
 		if err != nil {
 			return 0, 0, err
 		}
-		path := config.Host + "/api/v1/namespaces/sizes/pods?" + query
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, path, nil)
+		address := config.Host + "/api/v1/namespaces/sizes/pods?" + query
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 		if err != nil {
 			return 0, 0, err
 		}
@@ -296,7 +303,7 @@ func answer(ctx context.Context, cluster *clusters.Cluster, query, accept string
 		body, err := io.ReadAll(response.Body)
 		_ = response.Body.Close()
 		if err != nil || response.StatusCode != http.StatusOK {
-			return 0, 0, fmt.Errorf("%s: %s %w", path, response.Status, err)
+			return 0, 0, fmt.Errorf("%s: %s %w", address, response.Status, err)
 		}
 		switch {
 		case encoding == "identity":
