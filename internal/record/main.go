@@ -55,14 +55,17 @@ func main() {
 }
 
 func run(ctx context.Context, names []string) error {
+	var all []string
+	for _, r := range recordings {
+		all = append(all, r.name)
+	}
+	if len(names) == 0 {
+		return fmt.Errorf("name a recording: %s", strings.Join(all, ", "))
+	}
 	var chosen []recording
 	for _, name := range names {
-		i := slices.IndexFunc(recordings, func(r recording) bool { return r.name == name })
+		i := slices.Index(all, name)
 		if i < 0 {
-			var all []string
-			for _, r := range recordings {
-				all = append(all, r.name)
-			}
 			return fmt.Errorf("there is no recording %q; choose from %s", name, strings.Join(all, ", "))
 		}
 		chosen = append(chosen, recordings[i])

@@ -1,0 +1,28 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+// A name that is wrong is found before the first recording, which takes minutes.
+func TestNames(t *testing.T) {
+	for _, tt := range []struct {
+		names []string
+		want  string
+	}{
+		{nil, "name a recording: life-kind, life-local, resync"},
+		{[]string{"wire", "resynk"}, `there is no recording "resynk"; choose from life-kind`},
+	} {
+		if err := run(t.Context(), tt.names); err == nil || !strings.HasPrefix(err.Error(), tt.want) {
+			t.Errorf("record %v: %v, want %s", tt.names, err, tt.want)
+		}
+	}
+}
+
+func TestFrames(t *testing.T) {
+	frames := frames([]byte("\x00ADDED\x00pod\x00BOOKMARK\x00\x00MODIFIED"))
+	if want := "ADDED BOOKMARK MODIFIED"; frames != want {
+		t.Errorf("%s, want %s", frames, want)
+	}
+}
