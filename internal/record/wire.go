@@ -206,7 +206,8 @@ func (p *wireProxy) RoundTrip(request *http.Request) (*http.Response, error) {
 	if request.URL.Query().Get("watch") == "true" {
 		verb = "WATCH"
 	}
-	answer := []string{response.Status, response.Header.Get("Content-Type")}
+	kind := strings.ReplaceAll(response.Header.Get("Content-Type"), ";", ";\n")
+	answer := []string{response.Status, kind}
 	encoding := response.Header.Get("Content-Encoding")
 	if encoding != "" {
 		answer = append(answer, encoding)
