@@ -41,14 +41,7 @@ type lagging struct {
 func newLagging(t *testing.T) *lagging {
 	t.Helper()
 	t.Parallel()
-	ns, err := newNamespace(t.Context(), t, client, "own-writes")
-	if err != nil {
-		t.Fatal(err)
-	}
-	config, err := cluster.Config()
-	if err != nil {
-		t.Fatal(err)
-	}
+	ns, config := apart(t, "own-writes")
 	gate := &sync.Mutex{}
 	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return &holding{next, gate} })
 	watching, err := kubernetes.NewForConfig(config)

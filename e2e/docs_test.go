@@ -6,9 +6,23 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/e2e-framework/pkg/features"
 )
+
+// apart is a namespace of the test's own, and the configuration of a client of its own.
+func apart(t *testing.T, prefix string) (ns string, config *rest.Config) {
+	t.Helper()
+	ns, err := newNamespace(t.Context(), t, client, prefix)
+	if err == nil {
+		config, err = cluster.Config()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ns, config
+}
 
 // TestStaleWrite proves docs/questions.md on writing with what a cache holds.
 func TestStaleWrite(t *testing.T) {

@@ -33,14 +33,7 @@ type wiretap struct {
 func newWiretap(t *testing.T) *wiretap {
 	t.Helper()
 	t.Parallel()
-	ns, err := newNamespace(t.Context(), t, client, "wire")
-	if err != nil {
-		t.Fatal(err)
-	}
-	config, err := cluster.Config()
-	if err != nil {
-		t.Fatal(err)
-	}
+	ns, config := apart(t, "wire")
 	transport, err := rest.TransportFor(config)
 	if err != nil {
 		t.Fatal(err)
@@ -192,14 +185,7 @@ func (c *counting) RoundTrip(request *http.Request) (*http.Response, error) {
 // A thousand reads of a lister later there is still one request.
 func TestCountRequests(t *testing.T) {
 	t.Parallel()
-	ns, err := newNamespace(t.Context(), t, client, "wire")
-	if err != nil {
-		t.Fatal(err)
-	}
-	config, err := cluster.Config()
-	if err != nil {
-		t.Fatal(err)
-	}
+	ns, config := apart(t, "wire")
 
 	// before the clientset is made
 	count := &counting{requests: map[string]int{}}

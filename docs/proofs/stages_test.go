@@ -222,13 +222,6 @@ func (s *stagesScene) stored(name string) string {
 	return pod.ResourceVersion
 }
 
-func stagesEqual(t *testing.T, what string, got, want any) {
-	t.Helper()
-	if fmt.Sprint(got) != fmt.Sprint(want) {
-		t.Errorf("%s: %v, want %v", what, got, want)
-	}
-}
-
 // The whole way of one pod, as the page shows it.
 func TestStagesOfOnePod(t *testing.T) {
 	var out strings.Builder
@@ -265,7 +258,7 @@ func TestStagesOfOnePod(t *testing.T) {
 		w.Delete(stagesPod("web", 151))
 		synctest.Wait()
 	})
-	outputs.Shown(t, "../..", out.String(), *update)
+	outputs.Shown(t, root, out.String(), *update)
 }
 
 // WatchList
@@ -275,9 +268,9 @@ func TestStoreIsFilledAtTheBookmark(t *testing.T) {
 		s.start(t.Context(), t)
 		r := s.next(t, "watch")
 		o := r.options
-		stagesEqual(t, "resourceVersion", o.ResourceVersion, "")
-		stagesEqual(t, "match", o.ResourceVersionMatch, metav1.ResourceVersionMatchNotOlderThan)
-		stagesEqual(t, "initial events", *o.SendInitialEvents && o.AllowWatchBookmarks, true)
+		equal(t, "resourceVersion", o.ResourceVersion, "")
+		equal(t, "match", o.ResourceVersionMatch, metav1.ResourceVersionMatchNotOlderThan)
+		equal(t, "initial events", *o.SendInitialEvents && o.AllowWatchBookmarks, true)
 		if timeout := *o.TimeoutSeconds; timeout < 300 || timeout > 600 {
 			t.Errorf("timeout %d s", timeout)
 		}
@@ -286,15 +279,15 @@ func TestStoreIsFilledAtTheBookmark(t *testing.T) {
 			w.Add(stagesPod(strconv.Itoa(i), i+1))
 		}
 		synctest.Wait()
-		stagesEqual(t, "before", s.pods.GetStore().ListKeys(), "[]")
-		stagesEqual(t, "synced before", s.pods.HasSynced(), false)
+		equal(t, "before", s.pods.GetStore().ListKeys(), "[]")
+		equal(t, "synced before", s.pods.HasSynced(), false)
 		w.Action(watch.Bookmark, stagesBookmark("100", true))
 		synctest.Wait()
-		stagesEqual(t, "after", len(s.pods.GetStore().ListKeys()), 3)
-		stagesEqual(t, "synced after", s.pods.HasSynced(), true)
+		equal(t, "after", len(s.pods.GetStore().ListKeys()), 3)
+		equal(t, "synced after", s.pods.HasSynced(), true)
 		w.Modify(stagesPod("0", 101)) // the same request goes on
 		s.quiet(t)
-		stagesEqual(t, "goes on", s.stored("0"), "101")
+		equal(t, "goes on", s.stored("0"), "101")
 	})
 }
 
@@ -304,8 +297,8 @@ func TestNoBookmarkNoSync(t *testing.T) {
 		s.start(t.Context(), t)
 		s.next(t, "watch").open().Add(stagesPod("web", 1))
 		time.Sleep(time.Hour)
-		stagesEqual(t, "synced", s.pods.HasSynced(), false)
-		stagesEqual(t, "told", len(s.told), 0)
+		equal(t, "synced", s.pods.HasSynced(), false)
+		equal(t, "told", len(s.told), 0)
 	})
 }
 
@@ -315,16 +308,16 @@ func TestWatchListFallsBackToList(t *testing.T) {
 		first := s.next(t, "watch")
 		first.refuse(apierrors.NewBadRequest("sendInitialEvents is not known here"))
 		r := s.next(t, "list")
-		stagesEqual(t, "at once", r.at, first.at)
-		stagesEqual(t, "list from", r.options.ResourceVersion, "0")
+		equal(t, "at once", r.at, first.at)
+		equal(t, "list from", r.options.ResourceVersion, "0")
 		r.list("90", stagesPod("web", 80))
 		r = s.next(t, "watch")
-		stagesEqual(t, "watch from", r.options.ResourceVersion, "90")
-		stagesEqual(t, "initial events", r.options.SendInitialEvents == nil, true)
+		equal(t, "watch from", r.options.ResourceVersion, "90")
+		equal(t, "initial events", r.options.SendInitialEvents == nil, true)
 		r.open()
 		synctest.Wait()
-		stagesEqual(t, "stored", s.stored("web"), "80")
-		stagesEqual(t, "told", len(s.told), 0)
+		equal(t, "stored", s.stored("web"), "80")
+		equal(t, "told", len(s.told), 0)
 	})
 }
 
@@ -333,14 +326,14 @@ func TestBookmarkMovesTheResourceVersion(t *testing.T) {
 		calls := 0
 		s.handle(t, func(string) { calls++ })
 		w := s.sync(t, stagesPod("web", 90))
-		stagesEqual(t, "after the first", s.pods.LastSyncResourceVersion(), "100")
+		equal(t, "after the first", s.pods.LastSyncResourceVersion(), "100")
 		w.Action(watch.Bookmark, stagesBookmark("150", false))
 		synctest.Wait()
-		stagesEqual(t, "after another", s.pods.LastSyncResourceVersion(), "150")
-		stagesEqual(t, "calls", calls, 1)
+		equal(t, "after another", s.pods.LastSyncResourceVersion(), "150")
+		equal(t, "calls", calls, 1)
 		w.Stop()
 		r := s.next(t, "watch")
-		stagesEqual(t, "watch from", r.options.ResourceVersion, "150")
+		equal(t, "watch from", r.options.ResourceVersion, "150")
 		r.open()
 	})
 }
@@ -357,12 +350,12 @@ func TestEndedWatchIsNotARelist(t *testing.T) {
 		ended := time.Now()
 		w.Stop()
 		r := s.next(t, "watch")
-		stagesEqual(t, "at once", r.at, ended)
-		stagesEqual(t, "from", r.options.ResourceVersion, "101")
-		stagesEqual(t, "initial events", r.options.SendInitialEvents == nil, true)
+		equal(t, "at once", r.at, ended)
+		equal(t, "from", r.options.ResourceVersion, "101")
+		equal(t, "initial events", r.options.SendInitialEvents == nil, true)
 		r.open().Modify(stagesPod("web", 102))
 		synctest.Wait()
-		stagesEqual(t, "calls", calls, "[Add web 90 Update web 90 to 101 Update web 101 to 102]")
+		equal(t, "calls", calls, "[Add web 90 Update web 90 to 101 Update web 101 to 102]")
 	})
 }
 
@@ -371,7 +364,7 @@ func TestVeryShortWatchIsARelist(t *testing.T) {
 	stages(t, func(t *testing.T, s *stagesScene) {
 		s.sync(t, stagesPod("web", 90)).Stop()
 		r := s.next(t, "watch")
-		stagesEqual(t, "initial events", *r.options.SendInitialEvents, true)
+		equal(t, "initial events", *r.options.SendInitialEvents, true)
 		r.initial("100", stagesPod("web", 90))
 	})
 }
@@ -389,15 +382,15 @@ func TestRelistAfter410(t *testing.T) {
 		if wait := r.at.Sub(ended); wait < 800*time.Millisecond || wait > 1600*time.Millisecond {
 			t.Errorf("relists after %s", wait)
 		}
-		stagesEqual(t, "first from", r.options.ResourceVersion, "100")
-		stagesEqual(t, "initial events", *r.options.SendInitialEvents, true)
+		equal(t, "first from", r.options.ResourceVersion, "100")
+		equal(t, "initial events", *r.options.SendInitialEvents, true)
 		r.refuse(apierrors.NewResourceExpired("too old resource version"))
 		r = s.next(t, "watch")
-		stagesEqual(t, "then from", r.options.ResourceVersion, "")
+		equal(t, "then from", r.options.ResourceVersion, "")
 		r.initial("200", stagesPod("kept", 80), stagesPod("changed", 190))
 		slices.Sort(calls) // of a relist the order is a map's
-		stagesEqual(t, "calls", calls, "[Update changed 90 to 190 Update kept 80 to 80]")
-		stagesEqual(t, "told", len(s.told), 0)
+		equal(t, "calls", calls, "[Update changed 90 to 190 Update kept 80 to 80]")
+		equal(t, "told", len(s.told), 0)
 	})
 }
 
@@ -417,13 +410,13 @@ func TestTombstoneAfterRelist(t *testing.T) {
 		w.Delete(stagesPod("seen", 101))
 		w.Error(stagesGone())
 		s.next(t, "watch").initial("200", stagesPod("new", 150))
-		stagesEqual(t, "deletes", len(deleted), 2)
-		stagesEqual(t, "seen: tombstone", deleted[0].FinalStateUnknown != nil, false)
-		stagesEqual(t, "seen: version of the delete", deleted[0].OptionalObj.ResourceVersion, "101")
-		stagesEqual(t, "missed: tombstone", deleted[1].FinalStateUnknown != nil, true)
-		stagesEqual(t, "missed: key", deleted[1].GetKey(), "default/missed")
-		stagesEqual(t, "missed: stale version", deleted[1].OptionalObj.ResourceVersion, "90")
-		stagesEqual(t, "the store is replaced before the handler runs", storedThen, "[default/new]")
+		equal(t, "deletes", len(deleted), 2)
+		equal(t, "seen: tombstone", deleted[0].FinalStateUnknown != nil, false)
+		equal(t, "seen: version of the delete", deleted[0].OptionalObj.ResourceVersion, "101")
+		equal(t, "missed: tombstone", deleted[1].FinalStateUnknown != nil, true)
+		equal(t, "missed: key", deleted[1].GetKey(), "default/missed")
+		equal(t, "missed: stale version", deleted[1].OptionalObj.ResourceVersion, "90")
+		equal(t, "the store is replaced before the handler runs", storedThen, "[default/new]")
 	})
 }
 
@@ -462,8 +455,8 @@ func TestWatchErrorHandlerIsTold(t *testing.T) {
 		s.next(t, "watch").refuse(stagesForbidden())
 		s.next(t, "list").refuse(stagesForbidden())
 		synctest.Wait()
-		stagesEqual(t, "told", len(s.told), 1)
-		stagesEqual(t, "forbidden", apierrors.IsForbidden(s.told[0]), true)
+		equal(t, "told", len(s.told), 1)
+		equal(t, "forbidden", apierrors.IsForbidden(s.told[0]), true)
 
 		// Refused connections and 429 are retried within, and told to nobody.
 		for range 5 {
@@ -475,16 +468,16 @@ func TestWatchErrorHandlerIsTold(t *testing.T) {
 		w.Stop()
 		s.next(t, "watch").refuse(stagesRefused())
 		r := s.next(t, "watch")
-		stagesEqual(t, "resumes from", r.options.ResourceVersion, "100")
-		stagesEqual(t, "told in the end", len(s.told), 1)
+		equal(t, "resumes from", r.options.ResourceVersion, "100")
+		equal(t, "told in the end", len(s.told), 1)
 
 		// What ends a watch with an error of another kind is told.
 		r.refuse(apierrors.NewServiceUnavailable("no"))
 		synctest.Wait()
-		stagesEqual(t, "told of 503", len(s.told), 2)
+		equal(t, "told of 503", len(s.told), 2)
 		r = s.next(t, "watch")
-		stagesEqual(t, "then it relists", *r.options.SendInitialEvents, true)
-		stagesEqual(t, "from", r.options.ResourceVersion, "100")
+		equal(t, "then it relists", *r.options.SendInitialEvents, true)
+		equal(t, "from", r.options.ResourceVersion, "100")
 		r.initial("101", stagesPod("web", 90))
 	})
 }
@@ -508,7 +501,7 @@ func TestEventsArriveInWatchOrderAcrossKeys(t *testing.T) {
 			}
 		}
 		synctest.Wait()
-		stagesEqual(t, "order", slices.Equal(got, want), true)
+		equal(t, "order", slices.Equal(got, want), true)
 	})
 }
 
@@ -532,7 +525,7 @@ func TestNothingIsMerged(t *testing.T) {
 		synctest.Wait()
 		close(release)
 		synctest.Wait()
-		stagesEqual(t, "every version", slices.Equal(got, want), true)
+		equal(t, "every version", slices.Equal(got, want), true)
 	})
 }
 
@@ -554,9 +547,9 @@ func TestTransformIsFirst(t *testing.T) {
 		w := s.sync(t, big("initial", 90))
 		w.Add(big("new", 101))
 		synctest.Wait()
-		stagesEqual(t, "handled", handled, "[map[] map[]]")
+		equal(t, "handled", handled, "[map[] map[]]")
 		for _, obj := range s.pods.GetStore().List() {
-			stagesEqual(t, "stored", obj.(*corev1.Pod).Annotations, "map[]")
+			equal(t, "stored", obj.(*corev1.Pod).Annotations, "map[]")
 		}
 	})
 }
@@ -573,7 +566,7 @@ func TestTransformRunsTwiceOnTheInitialState(t *testing.T) {
 		w := s.sync(t, stagesPod("initial", 90))
 		w.Add(stagesPod("new", 101))
 		synctest.Wait()
-		stagesEqual(t, "times", times, "map[initial:2 new:1]")
+		equal(t, "times", times, "map[initial:2 new:1]")
 	})
 }
 
@@ -596,11 +589,11 @@ func TestTransformErrorLosesTheObject(t *testing.T) {
 		w.Add(stagesPod("bad-new", 101))
 		w.Modify(stagesPod("good", 102))
 		synctest.Wait()
-		stagesEqual(t, "synced", s.pods.HasSynced(), true)
-		stagesEqual(t, "stored", s.pods.GetStore().ListKeys(), "[default/good]")
-		stagesEqual(t, "goes on", s.stored("good"), "102")
-		stagesEqual(t, "told", len(s.told), 0)
-		stagesEqual(t, "logged", slices.Compact(logged),
+		equal(t, "synced", s.pods.HasSynced(), true)
+		equal(t, "stored", s.pods.GetStore().ListKeys(), "[default/good]")
+		equal(t, "goes on", s.stored("good"), "102")
+		equal(t, "told", len(s.told), 0)
+		equal(t, "logged", slices.Compact(logged),
 			"[Unable to add watch event object to store]")
 	})
 }
@@ -633,7 +626,7 @@ func TestStoreIsUpdatedBeforeTheHandlerRuns(t *testing.T) {
 		synctest.Wait()
 		close(step)
 		synctest.Wait()
-		stagesEqual(t, "calls", strings.Join(got, "; "), "Add web 90, store 90; "+
+		equal(t, "calls", strings.Join(got, "; "), "Add web 90, store 90; "+
 			"Update web 90 to 101, store 102; Update web 101 to 102, store 102")
 	})
 }
@@ -668,7 +661,7 @@ func TestIndexIsConsistentWithStore(t *testing.T) {
 		synctest.Wait()
 		w.Delete(on("two", 102))
 		synctest.Wait()
-		stagesEqual(t, "calls", strings.Join(got, "; "), "Add web 90, one 1, two 0; "+
+		equal(t, "calls", strings.Join(got, "; "), "Add web 90, one 1, two 0; "+
 			"Update web 90 to 101, one 0, two 1; Delete web tombstone=false, one 0, two 0")
 	})
 }
@@ -678,7 +671,7 @@ func TestIndexFuncErrorPanics(t *testing.T) {
 		"node": func(any) ([]string, error) { return nil, errors.New("no node") },
 	})
 	defer func() {
-		stagesEqual(t, "panic", recover(), `unable to calculate an index entry for key "default/web" `+
+		equal(t, "panic", recover(), `unable to calculate an index entry for key "default/web" `+
 			`on index "node": no node`)
 	}()
 	t.Error(indexer.Add(stagesPod("web", 1)))
@@ -706,7 +699,7 @@ func TestOneGoroutineAHandler(t *testing.T) {
 		w := s.sync(t, stagesPod("a", 90), stagesPod("b", 91))
 		w.Modify(stagesPod("a", 101))
 		time.Sleep(time.Minute)
-		stagesEqual(t, "handlers at the same time", handlers.Load(), 2)
+		equal(t, "handlers at the same time", handlers.Load(), 2)
 	})
 }
 
@@ -721,8 +714,8 @@ func TestSlowHandlerDoesNotBlockOthers(t *testing.T) {
 			w.Add(stagesPod(strconv.Itoa(i), 200+i))
 		}
 		synctest.Wait()
-		stagesEqual(t, "the other handler's calls", fast, 1000)
-		stagesEqual(t, "stored", len(s.pods.GetStore().ListKeys()), 1000)
+		equal(t, "the other handler's calls", fast, 1000)
+		equal(t, "stored", len(s.pods.GetStore().ListKeys()), 1000)
 		close(release)
 	})
 }
@@ -741,11 +734,11 @@ func TestSlowHandlerBuffersWithoutBound(t *testing.T) {
 			w.Modify(stagesPod("web", 101+i)) // the server is never held up
 		}
 		synctest.Wait()
-		stagesEqual(t, "calls while it is stuck", calls, 0)
-		stagesEqual(t, "stored", s.stored("web"), strconv.Itoa(100+writes))
+		equal(t, "calls while it is stuck", calls, 0)
+		equal(t, "stored", s.stored("web"), strconv.Itoa(100+writes))
 		close(release)
 		synctest.Wait()
-		stagesEqual(t, "calls", calls, writes+1)
+		equal(t, "calls", calls, writes+1)
 	})
 }
 
@@ -765,7 +758,7 @@ func stagesAlone(t *testing.T, variable, value string) (out string, code int) {
 func TestPanickingHandler(t *testing.T) {
 	if os.Getenv("STAGES_CRASH") == "" {
 		out, code := stagesAlone(t, "STAGES_CRASH", "true")
-		stagesEqual(t, "exit code", code, 2)
+		equal(t, "exit code", code, 2)
 		for _, line := range []string{`"Observed a panic" panic="no bad pods"`, "panic: no bad pods"} {
 			if !strings.Contains(out, line) {
 				t.Errorf("no line %q in:\n%s", line, out)
@@ -804,10 +797,10 @@ func TestPanickingHandlerGoesOn(t *testing.T) {
 		w.Add(stagesPod("good", 101))
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		stagesEqual(t, "the next call", got, "[Add good 101]")
-		stagesEqual(t, "a second later", at[0].Sub(began).Round(10*time.Millisecond), "1s")
-		stagesEqual(t, "the store is synced", s.pods.HasSynced(), true)
-		stagesEqual(t, "the handler never is", registration.HasSynced(), false)
+		equal(t, "the next call", got, "[Add good 101]")
+		equal(t, "a second later", at[0].Sub(began).Round(10*time.Millisecond), "1s")
+		equal(t, "the store is synced", s.pods.HasSynced(), true)
+		equal(t, "the handler never is", registration.HasSynced(), false)
 	})
 }
 
@@ -823,8 +816,8 @@ func TestListerReturnsSharedPointers(t *testing.T) {
 		if err := errors.Join(err, err2); err != nil {
 			t.Fatal(err)
 		}
-		stagesEqual(t, "Get, List and the handler share", one == all[0] && one == handled, true)
-		stagesEqual(t, "a copy does not", one == one.DeepCopy(), false)
+		equal(t, "Get, List and the handler share", one == all[0] && one == handled, true)
+		equal(t, "a copy does not", one == one.DeepCopy(), false)
 	})
 }
 
@@ -845,10 +838,10 @@ func TestListerAsksNobody(t *testing.T) {
 			}
 			return len(pods)
 		}
-		stagesEqual(t, "before the start, and no error", list(), 0)
+		equal(t, "before the start, and no error", list(), 0)
 		w := s.sync(t, stagesPod("web", 90))
 		for range 1000 {
-			stagesEqual(t, "pods", list(), 1)
+			equal(t, "pods", list(), 1)
 		}
 		s.quiet(t)
 		// What the server does not send, the lister does not know, for as long as it takes.
@@ -859,7 +852,7 @@ func TestListerAsksNobody(t *testing.T) {
 			r.refuse(stagesRefused())
 			r = s.next(t, "watch")
 		}
-		stagesEqual(t, "in an outage", list(), 1)
+		equal(t, "in an outage", list(), 1)
 		r.open()
 	})
 }
@@ -874,7 +867,7 @@ func TestListerIsNotASnapshotOverTime(t *testing.T) {
 		between := s.stored("a") + s.stored("b")
 		w.Modify(stagesPod("b", 102))
 		synctest.Wait()
-		stagesEqual(t, "answers", []string{before, between, s.stored("a") + s.stored("b")},
+		equal(t, "answers", []string{before, between, s.stored("a") + s.stored("b")},
 			"[9091 10191 101102]")
 	})
 }
@@ -929,5 +922,5 @@ func TestStagesLog(t *testing.T) {
 		when("relisted, then another error")
 		r.initial("300")
 	})
-	outputs.Shown(t, "../..", out.String(), *update)
+	outputs.Shown(t, root, out.String(), *update)
 }

@@ -13,7 +13,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/informers"
@@ -43,7 +42,7 @@ func syncedStory(t *testing.T, tell func(t *testing.T, s *syncedScene)) {
 	s := &syncedScene{}
 	synctest.Test(t, func(t *testing.T) {
 		s.began = time.Now()
-		s.client = fake.NewClientset(syncedPod("a"), syncedPod("b"), syncedPod("c"))
+		s.client = fake.NewClientset(pod("a", "1"), pod("b", "1"), pod("c", "1"))
 		s.client.PrependReactor("list", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
 			time.Sleep(50 * time.Millisecond)
 			return false, nil, nil
@@ -53,11 +52,7 @@ func syncedStory(t *testing.T, tell func(t *testing.T, s *syncedScene)) {
 		t.Cleanup(s.factory.Shutdown) // the test's context has ended then
 		tell(t, s)
 	})
-	outputs.Shown(t, "../..", s.out.String(), *update)
-}
-
-func syncedPod(name string) *corev1.Pod {
-	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, ResourceVersion: "1"}}
+	outputs.Shown(t, root, s.out.String(), *update)
 }
 
 // printf prints a line, with the time since the story began.
@@ -66,14 +61,6 @@ func (s *syncedScene) printf(format string, args ...any) {
 }
 
 func (s *syncedScene) stored() int { return len(s.pods.GetStore().ListKeys()) }
-
-// want fails the test unless a fact of the page holds.
-func want[T comparable](t *testing.T, what string, got, want T) {
-	t.Helper()
-	if got != want {
-		t.Errorf("%s: %v, want %v", what, got, want)
-	}
-}
 
 func TestSyncedNobodyWaits(t *testing.T) {
 	syncedStory(t, func(t *testing.T, s *syncedScene) {
@@ -84,12 +71,12 @@ func TestSyncedNobodyWaits(t *testing.T) {
 		pods, err := lister.List(labels.Everything())
 
 		s.printf("lister: %d pods, error %v", len(pods), err)
-		want(t, "pods at once", len(pods), 0)
-		want(t, "error", err, nil)
+		equal(t, "pods at once", len(pods), 0)
+		equal(t, "error", err, nil)
 		s.factory.WaitForCacheSyncWithContext(t.Context())
 		pods, err = lister.List(labels.Everything())
 		s.printf("lister: %d pods, error %v", len(pods), err)
-		want(t, "pods in the end", len(pods), 3)
+		equal(t, "pods in the end", len(pods), 3)
 	})
 }
 
@@ -114,10 +101,10 @@ func TestSyncedStoreIsNotHandlers(t *testing.T) {
 		s.printf("factory's wait: error %v, %d pods in the store", result.Err, s.stored())
 		s.printf("handler has finished %d pods", handled.Load())
 		s.printf("informer synced: %t, handler synced: %t", s.pods.HasSynced(), handler.HasSynced())
-		want(t, "stored", s.stored(), 3)
-		want(t, "handled", handled.Load(), 0)
-		want(t, "informer synced", s.pods.HasSynced(), true)
-		want(t, "handler synced", handler.HasSynced(), false)
+		equal(t, "stored", s.stored(), 3)
+		equal(t, "handled", handled.Load(), 0)
+		equal(t, "informer synced", s.pods.HasSynced(), true)
+		equal(t, "handler synced", handler.HasSynced(), false)
 	})
 }
 
@@ -143,9 +130,9 @@ func TestSyncedRightWay(t *testing.T) {
 
 		s.printf("handler has finished %d pods", handled.Load())
 		s.printf("informer synced: %t, handler synced: %t", s.pods.HasSynced(), handler.HasSynced())
-		want(t, "handled", handled.Load(), 3)
-		want(t, "informer synced", s.pods.HasSynced(), true)
-		want(t, "handler synced", handler.HasSynced(), true)
+		equal(t, "handled", handled.Load(), 3)
+		equal(t, "informer synced", s.pods.HasSynced(), true)
+		equal(t, "handler synced", handler.HasSynced(), true)
 	})
 }
 
@@ -164,7 +151,7 @@ func TestSyncedHandlersDiffer(t *testing.T) {
 		s.factory.StartWithContext(t.Context())
 		cache.WaitFor(t.Context(), "", fast.HasSyncedChecker())
 		s.printf("fast handler synced: %t, slow handler synced: %t", fast.HasSynced(), slow.HasSynced())
-		want(t, "fast first", slow.HasSynced(), false)
+		equal(t, "fast first", slow.HasSynced(), false)
 		cache.WaitFor(t.Context(), "", slow.HasSyncedChecker())
 		s.printf("fast handler synced: %t, slow handler synced: %t", fast.HasSynced(), slow.HasSynced())
 	})
@@ -189,11 +176,11 @@ func TestSyncedLateHandler(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.printf("informer synced: %t, handler synced: %t", s.pods.HasSynced(), handler.HasSynced())
-		want(t, "informer synced", s.pods.HasSynced(), true)
-		want(t, "handler synced", handler.HasSynced(), false)
+		equal(t, "informer synced", s.pods.HasSynced(), true)
+		equal(t, "handler synced", handler.HasSynced(), false)
 		cache.WaitFor(ctx, "", handler.HasSyncedChecker())
 		s.printf("handler synced: %t, %d Adds with isInInitialList", handler.HasSynced(), initial.Load())
-		want(t, "initial Adds", initial.Load(), 3)
+		equal(t, "initial Adds", initial.Load(), 3)
 	})
 }
 
@@ -246,7 +233,7 @@ func TestSyncedHandlerIsNotWork(t *testing.T) {
 		cache.WaitFor(ctx, "", handler.HasSyncedChecker())
 
 		s.printf("handler synced: %t, work done for %d of 3 pods", handler.HasSynced(), worker.done.Load())
-		want(t, "work", worker.done.Load(), 0)
+		equal(t, "work", worker.done.Load(), 0)
 	})
 }
 
@@ -275,7 +262,7 @@ func TestSyncedWorkIsDone(t *testing.T) {
 		cache.WaitFor(ctx, "", work)
 
 		s.printf("work done for %d of 3 pods", worker.done.Load())
-		want(t, "work", worker.done.Load(), 3)
+		equal(t, "work", worker.done.Load(), 3)
 	})
 }
 
@@ -301,9 +288,9 @@ func TestSyncedWaitReturnsContextCause(t *testing.T) {
 
 		s.printf("wait:  %v", err)
 		s.printf("watch: %v", errors.Unwrap(*last.Load()))
-		want(t, "cause", errors.Is(err, context.Cause(ctx)), true)
-		want(t, "reason in the wait's error", apierrors.IsForbidden(err), false)
-		want(t, "reason in the watch's error", apierrors.IsForbidden(*last.Load()), true)
+		equal(t, "cause", errors.Is(err, context.Cause(ctx)), true)
+		equal(t, "reason in the wait's error", apierrors.IsForbidden(err), false)
+		equal(t, "reason in the watch's error", apierrors.IsForbidden(*last.Load()), true)
 	})
 }
 
@@ -326,12 +313,12 @@ func TestSyncedPollIsLate(t *testing.T) {
 			defer close(channel)
 			s.factory.WaitForCacheSyncWithContext(ctx)
 			s.printf("wait by channel: handler has finished %d pods", handled.Load())
-			want(t, "by channel", handled.Load(), 0)
+			equal(t, "by channel", handled.Load(), 0)
 		}()
 		//nolint:forbidigo // the old way is what is measured
 		cache.WaitForCacheSync(ctx.Done(), s.pods.HasSynced)
 		<-channel
 		s.printf("wait by polling: handler has finished %d pods", handled.Load())
-		want(t, "by polling", handled.Load(), 3)
+		equal(t, "by polling", handled.Load(), 3)
 	})
 }

@@ -28,7 +28,7 @@ type scaleCost struct {
 	Calls    int     `json:"handler_calls"`
 	Requests int     `json:"requests"`
 	MB       float64 `json:"MB_to_decode"`
-	CPU      int     `json:"CPU_ms"`
+	CPU      float64 `json:"CPU_ms"`
 	Ratio    float64 `json:"CPU_of_a_resync"`
 }
 
@@ -39,9 +39,25 @@ type scaleStore struct {
 	Ratio float64 `json:"of_whole_pods"`
 }
 
+// A scaleInformer has a handler that counts its calls.
+type scaleInformer struct {
+	calls  atomic.Int64
+	rounds chan struct{} // has one more when the handler was called for each pod
+	stop   func()
+}
+
+func (in *scaleInformer) round(ctx context.Context) error {
+	select {
+	case <-in.rounds:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
 // scale measures resync and relist of 10,000 pods, and what stores of them take.
 func scale(ctx context.Context, cluster *clusters.Cluster) (any, error) {
-	const pods, rounds = 10_000, 5
+	const pods, rounds = 10_000, 20
 	writer, err := cluster.Client()
 	if err != nil {
 		return nil, err
@@ -60,100 +76,97 @@ func scale(ctx context.Context, cluster *clusters.Cluster) (any, error) {
 		return nil, err
 	}
 
-	// pass measures one round of work, which is over when handlers were called for each pod.
-	var calls atomic.Int64
-	pass := func(what string, rounds int, begin func() error) (scaleCost, error) {
-		calls.Store(0)
+	// start starts an informer, and waits for the first round of its handler.
+	start := func(resync time.Duration, options ...informers.SharedInformerOption) (*scaleInformer, error) {
+		options = append(options, informers.WithNamespace("scale"))
+		factory := informers.NewSharedInformerFactoryWithOptions(client, resync, options...)
+		in := &scaleInformer{rounds: make(chan struct{}, 100)} // more than it is asked for
+		called := func() {
+			if in.calls.Add(1)%pods == 0 {
+				in.rounds <- struct{}{}
+			}
+		}
+		if _, err := factory.Core().V1().Pods().TypedInformer().AddTypedEventHandler(
+			corev1informers.PodHandlerFuncs{
+				AddFunc:    func(*corev1.Pod) { called() },
+				UpdateFunc: func(_, _ *corev1.Pod) { called() },
+			}); err != nil {
+			return nil, err
+		}
+		ctx, cancel := context.WithCancel(ctx)
+		in.stop = func() { cancel(); wire.cut(false); factory.Shutdown() }
+		factory.StartWithContext(ctx)
+		return in, in.round(ctx)
+	}
+	// measure lets rounds begin and end, and tells the cost of one.
+	measure := func(what string, resync time.Duration, begin func()) (scaleCost, error) {
+		in, err := start(resync)
+		if err != nil {
+			return scaleCost{}, err
+		}
+		defer in.stop()
+		in.calls.Store(0)
 		wire.reset()
 		from := cpu()
-		for i := range rounds {
-			if begin != nil {
-				if err := begin(); err != nil {
-					return scaleCost{}, err
-				}
-			}
-			for calls.Load() < int64(pods*(i+1)) {
-				if err := until(ctx, time.Now().Add(time.Millisecond)); err != nil {
-					return scaleCost{}, err
-				}
+		for range rounds {
+			begin()
+			if err := in.round(ctx); err != nil {
+				return scaleCost{}, err
 			}
 		}
-		n := float64(rounds)
 		return scaleCost{
-			What: what, Pods: pods, Calls: int(calls.Load()) / rounds,
+			What: what, Pods: pods, Calls: int(in.calls.Load()) / rounds,
 			Requests: int(wire.requests.Load()) / rounds,
-			MB:       round(float64(wire.bytes.Load()) / n / 1e6),
-			CPU:      int(float64((cpu() - from).Milliseconds()) / n),
+			MB:       round(float64(wire.bytes.Load()) / rounds / 1e6),
+			CPU:      round(float64((cpu() - from).Microseconds()) / rounds / 1e3),
 		}, nil
 	}
-	start := func(resync time.Duration, option ...informers.SharedInformerOption) (stop func(), err error) {
-		ctx, cancel := context.WithCancel(ctx)
-		option = append(option, informers.WithNamespace("scale"))
-		factory := informers.NewSharedInformerFactoryWithOptions(client, resync, option...)
-		handler, err := factory.Core().V1().Pods().TypedInformer().AddTypedEventHandler(
-			corev1informers.PodHandlerFuncs{
-				AddFunc:    func(*corev1.Pod) { calls.Add(1) },
-				UpdateFunc: func(_, _ *corev1.Pod) { calls.Add(1) },
-			})
-		if err == nil {
-			factory.StartWithContext(ctx)
-			if !cache.WaitFor(ctx, "", handler.HasSyncedChecker()) {
-				err = context.Cause(ctx)
-			}
-		}
-		return func() { cancel(); wire.cut(false); factory.Shutdown() }, err
+	relist, err := measure("a relist", 0, func() { wire.cut(true) })
+	if err != nil {
+		return nil, err
 	}
-
+	// The period is longer than a round takes, so that rounds do not overlap.
+	again, err := measure("a resync", 2*time.Second, func() {})
+	if err != nil {
+		return nil, err
+	}
 	var costs []scaleCost
-	stop, err := start(0)
-	if err != nil {
-		return nil, err
-	}
-	relist, err := pass("a relist", rounds, func() error { wire.cut(true); return nil })
-	if err != nil {
-		return nil, err
-	}
-	stop()
-	// Longer than a pass takes, so that passes do not overlap.
-	if stop, err = start(2 * time.Second); err != nil {
-		return nil, err
-	}
-	again, err := pass("a resync", rounds, nil)
-	if err != nil {
-		return nil, err
-	}
-	stop()
 	for _, c := range []scaleCost{again, relist} {
-		c.Ratio = round(float64(c.CPU) / math.Max(1, float64(again.CPU)))
+		c.Ratio = round(c.CPU / again.CPU)
 		costs = append(costs, c)
 	}
 
 	var stores []scaleStore
-	measure := func(what string, start func() (func(), error)) error {
+	weigh := func(what string, start func() (stop func(), err error)) error {
 		before := heap()
 		stop, err := start()
 		if err != nil {
 			return err
 		}
-		s := scaleStore{What: what, MB: round((heap() - before) / 1e6)}
+		s := scaleStore{What: what, MB: round((heap() - before) / 1e6), Ratio: 1}
 		stop()
-		if len(stores) == 0 {
-			s.Ratio = 1
-		} else {
+		if len(stores) > 0 {
 			s.Ratio = round(s.MB / stores[0].MB)
 		}
 		stores = append(stores, s)
 		return nil
 	}
-	if err := measure("whole pods", func() (func(), error) { return start(0) }); err != nil {
+	whole := func(options ...informers.SharedInformerOption) (stop func(), err error) {
+		in, err := start(0, options...)
+		if err != nil {
+			return nil, err
+		}
+		return in.stop, nil
+	}
+	if err := weigh("whole pods", func() (func(), error) { return whole() }); err != nil {
 		return nil, err
 	}
-	if err := measure("pods without managedFields, by a transform", func() (func(), error) {
-		return start(0, informers.WithTransform(withoutManagedFields))
+	if err := weigh("pods without managedFields, by a transform", func() (func(), error) {
+		return whole(informers.WithTransform(withoutManagedFields))
 	}); err != nil {
 		return nil, err
 	}
-	if err := measure("only the metadata, by a metadata informer", func() (func(), error) {
+	if err := weigh("only the metadata, by a metadata informer", func() (func(), error) {
 		client, err := metadata.NewForConfig(config)
 		if err != nil {
 			return nil, err

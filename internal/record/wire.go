@@ -2,11 +2,11 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"context"
 	"fmt"
 	"io"
-	"math"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -20,8 +20,10 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
@@ -75,34 +77,18 @@ func wire(ctx context.Context, cluster *clusters.Cluster) (any, error) {
 		Sizes     []wireSize    `json:"sizes"`
 	}
 	begin := time.Now()
-	var wg sync.WaitGroup
-	errs := make([]error, 2)
-	wg.Go(func() { result.WatchList, errs[0] = wireRun(ctx, cluster, program, begin) })
-	wg.Go(func() {
-		result.List, errs[1] = wireRun(ctx, cluster, program, begin, "KUBE_FEATURE_WatchListClient=false")
+	runs, all := errgroup.WithContext(ctx)
+	runs.Go(func() (err error) {
+		result.WatchList, err = wireRun(all, cluster, program, begin)
+		return err
 	})
-	pods := client.CoreV1().Pods("wire")
-	for i, do := range []func() error{
-		func() error { _, err := pods.Create(ctx, syncedPod(1), metav1.CreateOptions{}); return err },
-		func() error {
-			_, err := pods.Patch(ctx, "pod-1", types.MergePatchType,
-				[]byte(`{"metadata":{"labels":{"changed":"yes"}}}`), metav1.PatchOptions{})
-			return err
-		},
-		func() error { return pods.Delete(ctx, "pod-1", metav1.DeleteOptions{}) },
-	} {
-		if err := until(ctx, begin.Add(time.Duration(20*(i+1))*time.Second)); err != nil {
-			return nil, err
-		}
-		if err := do(); err != nil {
-			return nil, err
-		}
-	}
-	wg.Wait()
-	for _, err := range errs {
-		if err != nil {
-			return nil, err
-		}
+	runs.Go(func() (err error) {
+		result.List, err = wireRun(all, cluster, program, begin, "KUBE_FEATURE_WatchListClient=false")
+		return err
+	})
+	runs.Go(func() error { return wireWrites(all, client, begin) })
+	if err := runs.Wait(); err != nil {
+		return nil, err
 	}
 
 	if err := syncedPods(ctx, client, "sizes", 1000); err != nil {
@@ -126,6 +112,28 @@ func wire(ctx context.Context, cluster *clusters.Cluster) (any, error) {
 		result.Sizes = append(result.Sizes, size)
 	}
 	return result, nil
+}
+
+// wireWrites creates, changes and deletes a pod, 20 s apart.
+func wireWrites(ctx context.Context, client kubernetes.Interface, begin time.Time) error {
+	pods := client.CoreV1().Pods("wire")
+	for i, do := range []func() error{
+		func() error { _, err := pods.Create(ctx, syncedPod(1), metav1.CreateOptions{}); return err },
+		func() error {
+			_, err := pods.Patch(ctx, "pod-1", types.MergePatchType,
+				[]byte(`{"metadata":{"labels":{"changed":"yes"}}}`), metav1.PatchOptions{})
+			return err
+		},
+		func() error { return pods.Delete(ctx, "pod-1", metav1.DeleteOptions{}) },
+	} {
+		if err := until(ctx, begin.Add(time.Duration(20*(i+1))*time.Second)); err != nil {
+			return err
+		}
+		if err := do(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // wireRun runs the program for five minutes behind a proxy that notes its requests.
@@ -182,7 +190,7 @@ func wireRun(ctx context.Context, cluster *clusters.Cluster, program string, beg
 		}
 		all = append(all, r)
 	}
-	slices.SortFunc(all, func(a, b wireRequest) int { return int(math.Copysign(1, a.At-b.At)) })
+	slices.SortStableFunc(all, func(a, b wireRequest) int { return cmp.Compare(a.At, b.At) })
 	return all, nil
 }
 

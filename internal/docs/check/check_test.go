@@ -58,6 +58,7 @@ func TestProblems(t *testing.T) {
 		"nothing wrong": {"# A page\n\nIt is 5 m long. [`TestIt`](../x/x_test.go)\n", ""},
 		"link":          {"[there](there.md)", "there.md is not there"},
 		"anchor":        {"# A page\n\n[there](#b-page)", "no heading #b-page"},
+		"third heading": {"# A\n\n# A\n\n# A\n\n[there](#a-2)", ""},
 		"test elsewhere": {
 			"It is 5 m long. [`TestIt`](page.md)", "TestIt is not in docs/page.md",
 		},
@@ -65,7 +66,7 @@ func TestProblems(t *testing.T) {
 		"number of a version":    {"Since v0.36 and Kubernetes 1.37, in 2026.", ""},
 		"number in code":         {"It is `5`.", ""},
 		"item":                   {"- It is 5 m long.", "nothing proves: It is 5 m long."},
-		"fact":                   {"| a | b |\n|---|---|\n| c | d |", "nothing proves: c: d"},
+		"fact":                   {"| a | b |\n|---|---|\n| c<br>d | e |", "nothing proves: c d: e"},
 		"row that leads on":      {"# A\n\n| a | b |\n|---|---|\n| c | [d](#a) |", ""},
 		"recording that is not":  {"It is 5 m long. <!-- proof: data/x.json -->", "no proof data/x.json"},
 		"proof in a comment":     {"It is 5 m long. <!-- proof: TestIt -->", ""},

@@ -78,9 +78,7 @@ func (r *repository) blocks(p *page) {
 	})
 }
 
-var (
-	goTest = regexp.MustCompile(`^go test (?:-v )?\./(docs/proofs|e2e|internal/lint)(?: (?:-v )?-run '?([\w|]+)'?)?$`)
-)
+var goTest = regexp.MustCompile(`^go test (?:-v )?\./(docs/proofs|e2e|internal/lint)(?: (?:-v )?-run '?([\w|]+)'?)?$`)
 
 // runs says whether a command of a page is run on each commit.
 func (r *repository) runs(command string) bool {

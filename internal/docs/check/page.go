@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -47,7 +48,7 @@ func (p *page) parse(source []byte) {
 				p.anchors[unique] = true
 				break
 			}
-			unique = slug + "-" + string(rune('0'+i))
+			unique = fmt.Sprint(slug, "-", i)
 		}
 	})
 }
@@ -90,6 +91,10 @@ func (p *page) text(n ast.Node) string {
 			if entering {
 				b.Write(n.Value)
 			}
+		case *ast.RawHTML:
+			if entering && string(n.Segments.Value(p.source)) == "<br>" {
+				b.WriteByte(' ')
+			}
 		}
 		return ast.WalkContinue, nil
 	})
@@ -121,9 +126,6 @@ var comment = regexp.MustCompile(`^<!-- (\w+): (.*?) -->\s*$`)
 
 // mark is the comment directly above a block: its kind, such as "test", and what it says.
 func (p *page) mark(n ast.Node) (kind, rest string) {
-	if n == nil {
-		return "", ""
-	}
 	if html, ok := n.PreviousSibling().(*ast.HTMLBlock); ok {
 		return p.comment(html)
 	}
