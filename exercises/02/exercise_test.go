@@ -1,0 +1,33 @@
+package exercise
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/informers"
+
+	"example.com/informers/exercises/internal/server"
+)
+
+func TestInventory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api := server.New(server.Pod("db", "1"), server.Pod("web", "2"), server.Pod("web-2", "3"))
+		factory := informers.NewSharedInformerFactory(api, 0)
+		t.Cleanup(factory.Shutdown) // t.Context has ended by then
+		found, err := Inventory(t.Context(), factory, func(pod *corev1.Pod) string {
+			time.Sleep(time.Second) // virtual
+			return "clean"
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(found) != 3 {
+			t.Fatalf(`there are 3 pods, but Inventory returned the results of %d: %v.
+The store had all 3 when the wait ended. A handler is called from a goroutine of its own, after
+the store is filled: "the cache is synced" does not say that your handler has seen the pods.`,
+				len(found), found)
+		}
+	})
+}

@@ -1,0 +1,48 @@
+package exercise
+
+import (
+	"testing"
+	"testing/synctest"
+
+	"k8s.io/client-go/informers"
+
+	"example.com/informers/exercises/internal/server"
+)
+
+func TestForExport(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		labelled, plain := server.Pod("web", "1"), server.Pod("db", "2")
+		labelled.Labels = map[string]string{"app": "web"}
+		factory := informers.NewSharedInformerFactory(server.New(labelled, plain), 0)
+		lister := factory.Core().V1().Pods().Lister()
+		t.Cleanup(factory.Shutdown) // t.Context has ended by then
+		factory.StartWithContext(t.Context())
+		synctest.Wait()
+
+		exported, err := ForExport(lister, "default", "north")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(exported) != 2 || exported[0].Name != "db" || exported[1].Name != "web" {
+			t.Fatalf("exported are %d pods, want db and web, in this order", len(exported))
+		}
+		for _, pod := range exported {
+			if pod.Labels["cluster"] != "north" {
+				t.Fatalf("exported is %s with the labels %v, want cluster=north too", pod.Name, pod.Labels)
+			}
+		}
+
+		// Another part of the program asks its lister, which reads the same store.
+		for _, name := range []string{"web", "db"} {
+			pod, err := lister.Pods("default").Get(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if cluster, ok := pod.Labels["cluster"]; ok {
+				t.Fatalf(`after ForExport another reader of the store sees the pod %s with the label cluster=%s.
+No pod of the cluster has it. A lister returns pointers into the informer's store: all listers
+and handlers share these objects, so what you change in them is changed for all of them.`, name, cluster)
+			}
+		}
+	})
+}

@@ -1,0 +1,36 @@
+// Exercise 06: after 06-lister. Run go test ./06 until it passes; hint.md has a hint.
+
+package exercise
+
+import (
+	"context"
+	"fmt"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	corev1listers "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/tools/cache"
+)
+
+// Annotate sets an annotation of a pod, and leaves alone what others write to the pod. It
+// makes no request if the pod is known to have the annotation already.
+func Annotate(
+	ctx context.Context, client kubernetes.Interface, lister corev1listers.PodLister,
+	name cache.ObjectName, key, value string,
+) error {
+	pod, err := lister.Pods(name.Namespace).Get(name.Name)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", name, err)
+	}
+	if pod.Annotations[key] == value {
+		return nil
+	}
+
+	pods := client.CoreV1().Pods(name.Namespace)
+	pod = pod.DeepCopy()
+	metav1.SetMetaDataAnnotation(&pod.ObjectMeta, key, value)
+	if _, err := pods.Update(ctx, pod, metav1.UpdateOptions{}); err != nil {
+		return fmt.Errorf("annotate %s: %w", name, err)
+	}
+	return nil
+}

@@ -1,0 +1,116 @@
+package exercise
+
+import (
+	"errors"
+	"strconv"
+	"testing"
+	"testing/synctest"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
+	"k8s.io/client-go/tools/cache"
+
+	"example.com/informers/exercises/internal/server"
+)
+
+func TestAnnotate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api := newAPI(t)
+		factory := informers.NewSharedInformerFactory(api, 0)
+		lister := factory.Core().V1().Pods().Lister()
+		t.Cleanup(factory.Shutdown) // t.Context has ended by then
+		factory.StartWithContext(t.Context())
+		synctest.Wait()
+
+		// Another client writes, and the informer has not heard of it yet.
+		api.write(func(pod *corev1.Pod) { pod.Labels["owner"] = "kubelet" })
+
+		err := Annotate(t.Context(), api, lister, cache.NewObjectName("default", "web"), "team", "blue")
+		if apierrors.IsConflict(err) {
+			t.Fatalf(`another client wrote to default/web, and Annotate failed:
+%v
+The store of an informer is always a little behind the API server. An Update carries the
+resourceVersion of what you read, and the server takes it only if nobody wrote since.`, err)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		pod := api.pod()
+		if pod.Annotations["team"] != "blue" {
+			t.Fatalf("the annotations are %v, want team=blue", pod.Annotations)
+		}
+		if pod.Labels["owner"] != "kubelet" {
+			t.Fatalf(`the label owner=kubelet, which another client wrote, is gone: the labels are %v.
+An Update writes the whole object. Without a resourceVersion the server does not compare, and
+what others wrote since you read it is lost.`, pod.Labels)
+		}
+	})
+}
+
+// An api has one pod, web. It counts resourceVersions and refuses to update what is not
+// the newest, as the API server does and the fake clientset does not. Its watch is silent.
+type api struct {
+	*fake.Clientset
+	*testing.T
+}
+
+var podsResource = corev1.SchemeGroupVersion.WithResource("pods")
+
+func newAPI(t *testing.T) *api {
+	web := server.Pod("web", "1")
+	web.Labels = map[string]string{"app": "web"}
+	a := &api{Clientset: fake.NewClientset(web), T: t}
+	a.PrependWatchReactor("pods", func(clienttesting.Action) (bool, watch.Interface, error) {
+		return true, watch.NewFake(), nil
+	})
+	busy := true
+	a.PrependReactor("update", "pods", func(action clienttesting.Action) (bool, runtime.Object, error) {
+		if busy { // somebody is faster, once
+			a.write(func(pod *corev1.Pod) { pod.Labels["seen"] = "yes" })
+			busy = false
+		}
+		update := action.(clienttesting.UpdateAction).GetObject().(*corev1.Pod)
+		if v := update.ResourceVersion; v != "" && v != a.pod().ResourceVersion {
+			return true, nil, apierrors.NewConflict(podsResource.GroupResource(), "web", errors.New(
+				"the object has been modified; please apply your changes to the latest version and try again"))
+		}
+		a.write(func(pod *corev1.Pod) {
+			version := pod.ResourceVersion
+			update.DeepCopyInto(pod)
+			pod.ResourceVersion = version
+		})
+		return true, a.pod(), nil
+	})
+	return a
+}
+
+// pod is what the server has.
+func (a *api) pod() *corev1.Pod {
+	a.Helper()
+	obj, err := a.Tracker().Get(podsResource, "default", "web")
+	if err != nil {
+		a.Fatal(err)
+	}
+	return obj.(*corev1.Pod)
+}
+
+// write changes it, and gives it the next resourceVersion.
+func (a *api) write(change func(*corev1.Pod)) {
+	a.Helper()
+	pod := a.pod()
+	change(pod)
+	version, err := strconv.Atoi(pod.ResourceVersion)
+	if err != nil {
+		a.Fatal(err)
+	}
+	pod.ResourceVersion = strconv.Itoa(version + 1)
+	if err := a.Tracker().Update(podsResource, pod, "default", metav1.UpdateOptions{}); err != nil {
+		a.Fatal(err)
+	}
+}

@@ -1,0 +1,56 @@
+// Package server is a fake clientset that can make an informer list again.
+package server
+
+import (
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
+)
+
+// A Server is a fake clientset of which the test decides each answer: what a list of
+// pods returns, and each event of the watch that follows it.
+type Server struct {
+	*fake.Clientset
+	Watch *watch.FakeWatcher // the newest watch of pods
+	pods  []*corev1.Pod      // what the next list returns
+}
+
+// New is a server that has these pods.
+func New(pods ...*corev1.Pod) *Server {
+	s := &Server{Clientset: fake.NewClientset(), pods: pods}
+	s.PrependReactor("list", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
+		list := &corev1.PodList{ListMeta: metav1.ListMeta{ResourceVersion: "100"}}
+		for _, pod := range s.pods {
+			list.Items = append(list.Items, *pod.DeepCopy())
+		}
+		return true, list, nil
+	})
+	s.PrependWatchReactor("pods", func(clienttesting.Action) (bool, watch.Interface, error) {
+		s.Watch = watch.NewFake()
+		return true, s.Watch, nil
+	})
+	return s
+}
+
+// Relist ends the watch as the API server does when it no longer has the events that
+// were missed, with 410 Expired. It returns when the informer has listed these pods.
+func (s *Server) Relist(pods ...*corev1.Pod) {
+	s.pods = pods
+	s.Watch.Error(&apierrors.NewResourceExpired("too old resource version").ErrStatus)
+	time.Sleep(time.Minute) // virtual, and as long as a back-off can be
+	synctest.Wait()
+}
+
+// Pod has a resourceVersion, which the fake clientset does not set.
+func Pod(name, resourceVersion string) *corev1.Pod {
+	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
+		Namespace: "default", Name: name, ResourceVersion: resourceVersion,
+	}}
+}
