@@ -1,0 +1,245 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
+)
+
+// Level 1: a table, for what needs neither a cache nor a clock.
+
+func TestEnd(t *testing.T) {
+	created := metav1.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+	tests := []struct {
+		name        string
+		annotations map[string]string
+		after       time.Duration // the creation
+		ok, bad     bool
+	}{
+		{"none", nil, 0, false, false},
+		{"another", map[string]string{"ttl": "90s"}, 0, false, false},
+		{"90s", map[string]string{ttlAnnotation: "90s"}, 90 * time.Second, true, false},
+		{"1h30m", map[string]string{ttlAnnotation: "1h30m"}, 90 * time.Minute, true, false},
+		{"0s", map[string]string{ttlAnnotation: "0s"}, 0, true, false},
+		{"negative", map[string]string{ttlAnnotation: "-1s"}, 0, false, true},
+		{"no unit", map[string]string{ttlAnnotation: "90"}, 0, false, true},
+		{"empty", map[string]string{ttlAnnotation: ""}, 0, false, true},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			over, ok, err := end(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{CreationTimestamp: created, Annotations: test.annotations}})
+			if ok != test.ok || (err != nil) != test.bad || ok && !over.Equal(created.Add(test.after)) {
+				t.Errorf("%s, %t, %v", over, ok, err)
+			}
+		})
+	}
+}
+
+// Level 2: the whole program on a fake clientset, in virtual time. The fake stores what
+// it is given: no UID, no resourceVersion and no creation time but those that we set. It
+// ignores preconditions, and a deleted pod is gone at once.
+
+func pod(name, ttl string) *corev1.Pod {
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
+		Namespace: "default", Name: name, UID: types.UID("uid of " + name), ResourceVersion: "1", CreationTimestamp: metav1.Now(),
+	}}
+	if ttl != "" {
+		pod.Annotations = map[string]string{ttlAnnotation: ttl}
+	}
+	return pod
+}
+
+// A story is the controller at work on a fake clientset.
+type story struct {
+	*testing.T
+	*fake.Clientset
+	out  bytes.Buffer
+	stop func()
+}
+
+func tell(t *testing.T, act func(s *story), pods ...runtime.Object) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		for _, pod := range pods {
+			pod.(*corev1.Pod).CreationTimestamp = metav1.Now() // the bubble's
+		}
+		s := &story{T: t, Clientset: fake.NewClientset(pods...)}
+		s.start()
+		act(s)
+		s.stop()
+	})
+}
+
+func (s *story) start() {
+	ctx, cancel := context.WithCancel(s.Context())
+	ended := make(chan error)
+	go func() { ended <- run(ctx, s, &s.out) }()
+	s.stop = func() {
+		s.Helper()
+		cancel()
+		if err := <-ended; err != nil {
+			s.Error(err)
+		}
+		time.Sleep(time.Minute) // what still ends by itself
+	}
+	synctest.Wait()
+}
+
+// after lets time pass, and all that happens in it.
+func (s *story) after(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+// alive holds the pods to those named.
+func (s *story) alive(when, want string) {
+	s.Helper()
+	pods, err := s.CoreV1().Pods("default").List(s.Context(), metav1.ListOptions{})
+	if err != nil {
+		s.Fatal(err)
+	}
+	var names []string
+	for _, pod := range pods.Items {
+		names = append(names, pod.Name)
+	}
+	if got := strings.Join(names, " "); got != want {
+		s.Errorf("%s the pods are %q, want %q", when, got, want)
+	}
+}
+
+// events are the reasons of those recorded on a pod.
+func (s *story) events(name string) (reasons []string) {
+	s.Helper()
+	events, err := s.CoreV1().Events("default").List(s.Context(), metav1.ListOptions{})
+	if err != nil {
+		s.Fatal(err)
+	}
+	for _, e := range events.Items {
+		if e.InvolvedObject.Name == name {
+			reasons = append(reasons, e.Reason)
+		}
+	}
+	return reasons
+}
+
+func (s *story) annotate(name, ttl, resourceVersion string) {
+	s.Helper()
+	changed, err := s.CoreV1().Pods("default").Get(s.Context(), name, metav1.GetOptions{})
+	if err != nil {
+		s.Fatal(err)
+	}
+	changed.ResourceVersion = resourceVersion
+	changed.Annotations = map[string]string{ttlAnnotation: ttl}
+	if ttl == "" {
+		changed.Annotations = nil
+	}
+	if _, err := s.CoreV1().Pods("default").Update(s.Context(), changed, metav1.UpdateOptions{}); err != nil {
+		s.Fatal(err)
+	}
+	synctest.Wait()
+}
+
+func TestTimeOver(t *testing.T) {
+	tell(t, func(s *story) {
+		s.after(94 * time.Second)
+		s.alive("after 94 s", "stays web")
+		s.after(time.Second)
+		s.alive("after 95 s", "stays")
+		if got := s.events("web"); len(got) != 1 || got[0] != "TimeOver" {
+			t.Errorf("Events of web: %q", got)
+		}
+		// The resync looks at it each 30 s as well, so nobody can say how often.
+		if want := "default/web is deleted: its 1m35s are over\n"; strings.Count(s.out.String(), want) != 1 {
+			t.Errorf("printed:\n%swant once %s", &s.out, want)
+		}
+	}, pod("web", "95s"), pod("stays", ""))
+}
+
+func TestChangedAndRemoved(t *testing.T) {
+	tell(t, func(s *story) {
+		s.annotate("longer", "20s", "2")
+		s.annotate("shorter", "5s", "2")
+		s.annotate("never", "", "2")
+		s.after(5 * time.Second)
+		s.alive("after 5 s", "longer never")
+		s.after(5 * time.Second)
+		s.alive("after 10 s", "longer never")
+		s.after(10 * time.Second)
+		s.alive("after 20 s", "never")
+	}, pod("longer", "10s"), pod("shorter", "10s"), pod("never", "10s"))
+}
+
+func TestRestart(t *testing.T) {
+	tell(t, func(s *story) {
+		s.after(4 * time.Second)
+		s.stop() // a minute passes
+		s.alive("while nobody looks", "late sooner")
+		s.start()
+		s.alive("right after the start", "late")
+		s.after(36 * time.Second)
+		s.alive("after 100 s", "")
+	}, pod("sooner", "10s"), pod("late", "100s"))
+}
+
+func TestBadAnnotation(t *testing.T) {
+	tell(t, func(s *story) {
+		s.after(5 * time.Second)
+		if got := s.events("web"); len(got) != 1 || got[0] != "BadTTL" {
+			t.Errorf("Events of web: %q", got)
+		}
+		s.annotate("web", "10s", "2")
+		s.after(5 * time.Second)
+		s.alive("when it is mended", "")
+	}, pod("web", "soon"))
+}
+
+// A delete that fails is tried again after 5 ms, 10 ms, …; then no more until the resync.
+func TestRetries(t *testing.T) {
+	for _, test := range []struct {
+		name            string
+		failures, tries int           // of them, tries after the time below
+		after           time.Duration // the first try
+		alive           string
+	}{
+		{"before the fourth try", 3, 3, 34 * time.Millisecond, "web"},
+		{"with the fourth try", 3, 4, 35 * time.Millisecond, ""},
+		{"given up", 1000, maxRetries + 1, 29 * time.Second, "web"},
+		{"the resync", 1000, 2 * (maxRetries + 1), 40 * time.Second, "web"},
+		{"outage until the resync", maxRetries + 1, maxRetries + 2, 40 * time.Second, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			tell(t, func(s *story) {
+				tries := 0
+				s.PrependReactor("delete", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
+					tries++
+					return tries <= test.failures, nil, errors.New("no connection")
+				})
+				s.annotate("web", "0s", "2")
+				s.after(test.after)
+				s.alive("then", test.alive)
+				if tries != test.tries {
+					t.Errorf("%d tries after %s, want %d", tries, test.after, test.tries)
+				}
+			}, pod("web", ""))
+		})
+	}
+}
+
+func TestWorkers(t *testing.T) {
+	defer func(n int) { *workers = n }(*workers)
+	*workers = 0
+	if err := run(t.Context(), fake.NewClientset(), &bytes.Buffer{}); err == nil {
+		t.Error("no workers is no error")
+	}
+}
