@@ -66,7 +66,7 @@ func TestBadKubeconfig(t *testing.T) {
 }
 
 // TestBadServer: 01 gives up with the cause, 02 and 03 leave it to client-go and
-// its log, 04 and 05 say it at once and give up at the deadline.
+// its log, 04 and later ones say it at once and give up at the deadline.
 func TestBadServer(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -124,7 +124,7 @@ func TestBadServer(t *testing.T) {
 				checkOutput(t, "stderr", stderr03, p.Stderr.Lines()[0]+"\n")
 			}
 		})
-		for _, name := range []string{"04-sync", "05-resync"} {
+		for _, name := range program.Chapters[3:] {
 			run(name, func(t *testing.T, p *program.Program) {
 				code := p.End(t, 15*time.Second)
 				record(t, p, code)
@@ -161,13 +161,21 @@ const (
 	stderr04 = "go run ./04-sync --sync-timeout 3s, refused"
 )
 
-// TestBadPeriods: what would make 05 run without a pause is refused.
-func TestBadPeriods(t *testing.T) {
-	kubeconfig := refusing(t)
-	for _, arg := range []string{"--resync=-1s", "--run-every=0", "--run-every=-1s"} {
-		p := start(t, "05-resync", nil, "--kubeconfig", kubeconfig, arg)
-		if code := p.End(t, 5*time.Second); code != 1 || p.Stderr.String() != "--resync must be 0 or more and --run-every more than 0\n" {
-			t.Errorf("%s: exit code %d, stderr %q", arg, code, &p.Stderr)
+// TestBadFlags: what would make 05 run without a pause, or 07 not at all, is refused.
+func TestBadFlags(t *testing.T) {
+	_, kubeconfig := serve(t, apiserver(3))
+	const periods = "--resync must be 0 or more and --run-every more than 0"
+	for _, test := range []struct{ chapter, arg, want string }{
+		{"05-resync", "--resync=-1s", periods},
+		{"05-resync", "--run-every=0", periods},
+		{"05-resync", "--run-every=-1s", periods},
+		{"06-lister", "--annotate=web", "--annotate needs --namespace"},
+		{"07-workqueue", "--workers=0", "--workers must be 1 or more"},
+		{"08-testing", "--workers=-1", "--workers must be 1 or more"},
+	} {
+		p := start(t, test.chapter, nil, "--kubeconfig", kubeconfig, test.arg)
+		if code := p.End(t, 5*time.Second); code != 1 || p.Stderr.String() != test.want+"\n" || p.Stdout.String() != "" {
+			t.Errorf("%s %s: exit code %d, stderr %q", test.chapter, test.arg, code, &p.Stderr)
 		}
 	}
 }

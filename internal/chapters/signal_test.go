@@ -81,9 +81,12 @@ func TestSignals(t *testing.T) {
 // last is the last line that the initial state of apiserver(3) makes a program
 // print which runs until ^C.
 var last = map[string]string{
-	"03-handlers": "(key: default/pod-2)",
-	"04-sync":     "cache is synced",
-	"05-resync":   "run",
+	"03-handlers":  "(key: default/pod-2)",
+	"04-sync":      "cache is synced",
+	"05-resync":    "run",
+	"06-lister":    "3 pods on node <none>",
+	"07-workqueue": "cache is synced",
+	"08-testing":   "cache is synced",
 }
 
 // TestSecondSignal: a program whose handler hangs waits for it after the first

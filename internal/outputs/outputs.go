@@ -65,6 +65,10 @@ var rules = map[string]rule{
 	"Updates": {},
 	// The store may be filled before it is looked at the first time (see steps).
 	"counts on the way": {},
+	// The controller looks at a pod when it likes, and says each time how long it has to live (see steps).
+	"looks": {},
+	// The Update of one's own write comes from another goroutine.
+	"place of the Update": {float: regexp.MustCompile(`^handleUpdate`), within: regexp.MustCompile(`^(handleUpdate|cache is synced)`)},
 	// Something periodic prints whenever its time comes.
 	"runs": {float: regexp.MustCompile(`^run$`), within: regexp.MustCompile(`^(run|cache is synced)$`), repeat: true},
 	// Filling the store and calling handlers are two goroutines.
@@ -79,6 +83,7 @@ var rules = map[string]rule{
 var (
 	fence   = regexp.MustCompile("(?m)^( *)(?:(<!-- (output|stderr|diff|test): (.*?)(?:; may differ: (.*?))? -->)\n *)?```(text|diff)\n((?s:.*?))^ *```$")
 	update  = regexp.MustCompile(`^(handleUpdate is called for Pod \(key: \S+\))(: \d+ → \d+.*)?$`)
+	looked  = regexp.MustCompile(`^(\S+ is to be deleted in )\S+$`)
 	counted = regexp.MustCompile(`^(right after start|then): (\d+ pods in the store)$`)
 )
 
@@ -178,6 +183,11 @@ func (b Block) steps(shown []string) (steps []logmatch.Step) {
 					expr += `: \d+ → \d+(, (phase \w+|node [^ ,]+|\w+))*`
 				}
 				steps = append(steps, logmatch.Like(m[1], expr).OneOrMore())
+			}
+		} else if m := looked.FindStringSubmatch(line); m != nil && slices.Contains(b.Differ, "looks") {
+			this = m[1]
+			if this != before {
+				steps = append(steps, logmatch.Like(line, b.expr(m[1])+`\S+`).OneOrMore())
 			}
 		} else if m := counted.FindStringSubmatch(line); m != nil && slices.Contains(b.Differ, "counts on the way") {
 			if m[1] == "then" { // the count in the end

@@ -47,6 +47,7 @@ func allowed(b Block, all []string, i int, change string) bool {
 		return i >= 0 && i < len(all) && regexp.MustCompile(expr).MatchString(all[i])
 	}
 	const updated, answer, command, synced, counted = `^handleUpdate .*(\)|→.*)$`, `^pod[/ ]`, `^\$ kubectl`, ` is synced$`, `^right after start`
+	const looked = ` is to be deleted in \S+$`
 	// The next line on one side that does not move.
 	beside := func(i, side int) int {
 		for i += side; word("runs") && at("^run$", i) || word("kubectl's answers") && at(answer, i); i += side {
@@ -57,10 +58,12 @@ func allowed(b Block, all []string, i int, change string) bool {
 	case "dropped": // an Update of several, a run of several, a count on the way
 		return word("Updates") && at(updated, i) && (at(updated, beside(i, -1)) || at(updated, beside(i, 1))) ||
 			word("runs") && at("^run$", i) ||
+			word("looks") && at(looked, i) && (at(looked, i-1) || at(looked, i+1)) ||
 			word("counts on the way") && at(counted, i)
 	case "doubled":
 		return word("Updates") && at(updated, i) ||
 			word("runs") && at("^run$", i) ||
+			word("looks") && at(looked, i) ||
 			word("counts on the way") && at(counted+"|^then", i)
 	case "swapped":
 		// What moves does so among the lines that are not of its kind.
@@ -70,6 +73,8 @@ func allowed(b Block, all []string, i int, change string) bool {
 		return word("Updates") && at(updated, i) && at(updated, i+1) ||
 			// Update, other, Update: there is still one on each side.
 			word("Updates") && at(updated, i) != at(updated, i+1) && at(updated, beside(i, -1)) && at(updated, beside(i+1, 1)) ||
+			word("looks") && at(looked, i) && at(looked, i+1) ||
+			word("place of the Update") && moves("^handleUpdate", "^(handleUpdate|cache is synced)") ||
 			word("runs") && moves("^run$", "^run$|^cache is synced$") ||
 			word("kubectl's answers") && moves(answer, answer+"|"+command) ||
 			word("place of the store's sync") && moves("^store is synced$", synced)

@@ -21,7 +21,18 @@ import (
 )
 
 // Chapters are the directories of the chapters, in the order of the lesson.
-var Chapters = []string{"01-clientset", "02-factory", "03-handlers", "04-sync", "05-resync"}
+var Chapters = []string{"01-clientset", "02-factory", "03-handlers", "04-sync", "05-resync", "06-lister", "07-workqueue", "08-testing"}
+
+// Parent is the chapter from which a chapter is a step, "" of the first.
+func Parent(chapter string) string {
+	switch i := slices.Index(Chapters, chapter); {
+	case chapter == "06-lister":
+		return "04-sync" // of the resync it needs nothing
+	case i > 0:
+		return Chapters[i-1]
+	}
+	return ""
+}
 
 // Build compiles chapters of the repository at root into dir, with flags of go
 // build. The error holds what the compiler said.
