@@ -85,8 +85,8 @@ func TestFactory(t *testing.T) {
 }
 
 // requests asserts by the API server's audit log that the chapter made one request, a
-// watch that began with the initial state.
-func (s *scene) requests() features.Func {
+// watch that began with the initial state, and others if their verbs are named.
+func (s *scene) requests(others ...string) features.Func {
 	return step(func(t *testing.T) {
 		all, err := cluster.Audit(t.Context())
 		if errors.Is(err, errors.ErrUnsupported) {
@@ -101,8 +101,13 @@ func (s *scene) requests() features.Func {
 		for _, r := range requests {
 			t.Logf("%s %s", r.Verb, r.URI)
 		}
-		if len(requests) != 1 || requests[0].Verb != "watch" || !strings.Contains(requests[0].URI, "sendInitialEvents=true") {
-			t.Errorf("requests: %+v, want one watch with sendInitialEvents", requests)
+		slices.SortFunc(requests, func(a, b clusters.Request) int { return strings.Compare(b.Verb, a.Verb) }) // watch, update
+		var verbs []string
+		for _, r := range requests {
+			verbs = append(verbs, r.Verb)
+		}
+		if !slices.Equal(verbs, append([]string{"watch"}, others...)) || !strings.Contains(requests[0].URI, "sendInitialEvents=true") {
+			t.Errorf("requests: %+v, want one watch with sendInitialEvents, and %q", requests, others)
 		}
 	})
 }
@@ -326,15 +331,23 @@ func (s *scene) as(t *testing.T, server, token string) {
 // token makes a service account that may do verbs on pods, and returns a token for it.
 func (s *scene) token(t *testing.T, name string, verbs ...string) string {
 	t.Helper()
+	var rules []rbacv1.PolicyRule
+	if len(verbs) > 0 {
+		rules = []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: verbs}}
+	}
+	return s.tokenFor(t, name, rules)
+}
+
+// tokenFor makes a service account with a role, and returns a token for it.
+func (s *scene) tokenFor(t *testing.T, name string, rules []rbacv1.PolicyRule) string {
+	t.Helper()
 	ctx, meta := t.Context(), metav1.ObjectMeta{Name: name}
 	accounts, rbac := s.client.CoreV1().ServiceAccounts(s.namespace), s.client.RbacV1()
 	_, err := accounts.Create(ctx, &corev1.ServiceAccount{ObjectMeta: meta}, metav1.CreateOptions{})
-	if err == nil && len(verbs) > 0 {
-		_, err = rbac.Roles(s.namespace).Create(ctx, &rbacv1.Role{
-			ObjectMeta: meta, Rules: []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: verbs}},
-		}, metav1.CreateOptions{})
+	if err == nil && len(rules) > 0 {
+		_, err = rbac.Roles(s.namespace).Create(ctx, &rbacv1.Role{ObjectMeta: meta, Rules: rules}, metav1.CreateOptions{})
 	}
-	if err == nil && len(verbs) > 0 {
+	if err == nil && len(rules) > 0 {
 		_, err = rbac.RoleBindings(s.namespace).Create(ctx, &rbacv1.RoleBinding{
 			ObjectMeta: meta, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: name},
 			Subjects: []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Name: name, Namespace: s.namespace}},

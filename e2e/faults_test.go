@@ -52,7 +52,7 @@ func faultCluster(t *testing.T) *clusters.Cluster {
 	return faults.Cluster
 }
 
-// TestFaults: 05 while its API server cannot be reached, answers 503, or restarts, and
+// TestFaults: 05 and 07 while its API server cannot be reached, answers 503, or restarts, and
 // under load. On kind it is cut off only, on somebody else's cluster nothing is done.
 func TestFaults(t *testing.T) {
 	t.Parallel()
@@ -65,9 +65,12 @@ func TestFaults(t *testing.T) {
 			t.Run("503", unavailable)
 			t.Run("load", load)
 		}
+		t.Run("ttl", func(t *testing.T) { t.Parallel(); ttlCut(t, false) })
+		t.Run("many", ttlMany)
 	})
 	if cluster.Which != "kind" {
 		t.Run("restart", restart)
+		t.Run("ttl restart", func(t *testing.T) { ttlCut(t, true) })
 	}
 }
 

@@ -18,7 +18,8 @@ import (
 const makeDemo = "make demo"
 
 // TestOutputs runs what the chapters' READMEs show, as they say: a pod web is there
-// before, and nginx is created, becomes ready and is deleted while 03 to 05 run.
+// before, and nginx is created, becomes ready and is deleted while 03 to 05 run. 06 writes to
+// web; 07 and 08 delete nginx when its time is over.
 func TestOutputs(t *testing.T) {
 	t.Parallel()
 	testenv.Test(t, features.New("the chapters' READMEs").WithLabel("part", "outputs").
@@ -45,11 +46,20 @@ func runChapters(t *testing.T) {
 
 	running := map[string]*scene{}
 	commands := []string{makeDemo}
-	for _, chapter := range program.Chapters {
+	begin := func(chapter string, args ...string) *scene {
 		on := *s
-		on.chapter = s.start(t, chapter)
+		on.record = watchPods(t, s.client, s.namespace)
+		on.chapter = s.start(t, chapter, args...)
 		running[chapter] = &on
 		commands = append(commands, runCommand(chapter))
+		return &on
+	}
+	lister := begin("06-lister", "--annotate", "web")
+	lister.awaitLine(t, "the lister has read it")
+	lister.awaitStep(t, updated(s.key("web"), "").Within(timeout))
+	lister.interrupt(t)
+	for _, chapter := range program.Chapters[:5] {
+		begin(chapter)
 	}
 	for _, chapter := range []string{"01-clientset", "02-factory"} {
 		if code := running[chapter].chapter.End(t, timeout); code != 0 {
@@ -68,6 +78,14 @@ func runChapters(t *testing.T) {
 	}
 	running["05-resync"].awaitStep(t, updated(s.key("web"), ": resync, .*").Within(timeout))
 	running["05-resync"].interrupt(t)
+	for _, chapter := range []string{"07-workqueue", "08-testing"} {
+		on := begin(chapter)
+		on.awaitLine(t, "cache is synced")
+		on.createPod(t, withTTL(plain("nginx"), "10s"))
+		on.awaitGone(t, "nginx")
+		on.awaitDeletion(t, "nginx")
+		on.interrupt(t)
+	}
 
 	for _, chapter := range program.Chapters {
 		checkOutput(t, runCommand(chapter), strings.ReplaceAll(running[chapter].chapter.Stdout.String(), s.namespace+"/", "default/"))
@@ -83,7 +101,13 @@ func runChapters(t *testing.T) {
 	}
 }
 
-func runCommand(chapter string) string { return "go run ./" + chapter + " --namespace default" }
+func runCommand(chapter string) string {
+	command := "go run ./" + chapter + " --namespace default"
+	if chapter == "06-lister" {
+		command += " --annotate web"
+	}
+	return command
+}
 
 // checkOutput holds what a README shows to what is printed today. With --update the
 // README gets it.

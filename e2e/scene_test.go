@@ -100,10 +100,14 @@ func (s *scene) story(t *testing.T) {
 // create makes a pod as kubectl run does.
 func (s *scene) create(t *testing.T, name string) {
 	t.Helper()
-	s.createPod(t, &corev1.Pod{
+	s.createPod(t, plain(name))
+}
+
+func plain(name string) *corev1.Pod {
+	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"run": name}},
 		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: name, Image: cluster.Nginx}}},
-	})
+	}
 }
 
 // createGated makes pods that nobody writes to again.
@@ -125,11 +129,13 @@ func gated(name string) *corev1.Pod {
 	}
 }
 
-func (s *scene) createPod(t *testing.T, pod *corev1.Pod) {
+func (s *scene) createPod(t *testing.T, pod *corev1.Pod) (created *corev1.Pod) {
 	t.Helper()
-	if _, err := s.client.CoreV1().Pods(s.namespace).Create(t.Context(), pod, metav1.CreateOptions{}); err != nil {
+	created, err := s.client.CoreV1().Pods(s.namespace).Create(t.Context(), pod, metav1.CreateOptions{})
+	if err != nil {
 		t.Fatal(err)
 	}
+	return created
 }
 
 // changed is a patch that shows only in the resourceVersion.
