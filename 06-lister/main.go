@@ -137,13 +137,13 @@ func run(ctx context.Context, client kubernetes.Interface, stdout io.Writer) err
 	if err != nil {
 		return fmt.Errorf("list: %w", err)
 	}
-	out.Printf("%d pods in the lister", len(all))
+	out.Printf("pods in the lister: %d", len(all))
 	for _, node := range slices.Sorted(slices.Values(index.ListIndexFuncValues("node"))) {
 		there, err := index.ByTypedIndex("node", node)
 		if err != nil {
 			return fmt.Errorf("read index: %w", err)
 		}
-		out.Printf("%d pods on node %s", len(there), cmp.Or(node, "<none>"))
+		out.Printf("pods on node %s: %d", cmp.Or(node, "<none>"), len(there))
 	}
 
 	if *annotate != "" {

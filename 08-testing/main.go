@@ -100,7 +100,7 @@ func run(ctx context.Context, client kubernetes.Interface, stdout io.Writer) err
 	// Handlers only say which pod to look at. The queue has each key once, however
 	// often it is added, and never hands it to two workers at a time.
 	queue := workqueue.NewTypedRateLimitingQueueWithConfig(
-		workqueue.NewTypedItemExponentialFailureRateLimiter[cache.ObjectName](5*time.Millisecond, time.Minute),
+		workqueue.DefaultTypedControllerRateLimiter[cache.ObjectName](),
 		workqueue.TypedRateLimitingQueueConfig[cache.ObjectName]{Name: "ttl"})
 	defer queue.ShutDown()
 	handler, err := pods.AddTypedEventHandler(corev1informers.PodHandlerFuncs{

@@ -94,6 +94,31 @@ var breakages = []struct {
 		"relist called resync", "05-resync", "TestFaults/restart", "expected",
 		[]string{`"relist, resourceVersion "`, `"resync, resourceVersion "`},
 	},
+	{
+		"index of another field", "06-lister", "TestLister", "does not fit",
+		[]string{"return []string{pod.Spec.NodeName}, nil", "return []string{pod.Name}, nil"},
+	},
+	{
+		"Done forgotten", "07-workqueue", "TestWorkqueue/restart", "the API server does not say that late is gone",
+		[]string{"	defer c.queue.Done(key) // without it the key never comes again\n", ""},
+	},
+	{
+		"not looked at again", "07-workqueue", "TestWorkqueue/restart", "after its time was over",
+		[]string{"			c.queue.AddAfter(key, again)\n", ""},
+	},
+	{
+		"initial and new pods not enqueued", "07-workqueue", "TestWorkqueue/restart", "no a look at late",
+		[]string{"AddFunc:    func(pod *corev1.Pod) { queue.Add(cache.MetaObjectToName(pod)) },\n", ""},
+	},
+	{
+		"a bad annotation retried", "07-workqueue", "TestWorkqueue/life", "giving up on NS/bad for now",
+		[]string{"ttlAnnotation, text)\n		return 0, nil", "ttlAnnotation, text)\n		return 0, errors.New(\"bad\")"},
+	},
+	{
+		"no second chance", "07-workqueue", "TestFaults/ttl", "the API server does not say that over is gone",
+		[]string{"WithOptions(client, 30*time.Second,", "WithOptions(client, 0,"},
+	},
+	{"no grace period", "08-testing", "TestTesting/life", "was deleted without a grace period", noGrace},
 }
 
 // namespace is the generated name of a test's namespace.

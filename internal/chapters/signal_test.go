@@ -84,7 +84,7 @@ var last = map[string]string{
 	"03-handlers":  "(key: default/pod-2)",
 	"04-sync":      "cache is synced",
 	"05-resync":    "run",
-	"06-lister":    "3 pods on node <none>",
+	"06-lister":    "pods on node <none>: 3",
 	"07-workqueue": "cache is synced",
 	"08-testing":   "cache is synced",
 }

@@ -30,6 +30,7 @@ type recording struct {
 var recordings = []recording{
 	{"life-kind", "kind", life},
 	{"life-local", "local", life},
+	{"lister", "local", lister},
 	{"resync", "local", resync},
 	{"scale", "local", scale},
 	{"synced", "local", synced},

@@ -132,6 +132,13 @@ func countEarly(ctx context.Context, program, kubeconfig string, pods int) (row 
 
 // syncedPods makes a namespace with pods that a scheduling gate keeps as they are.
 func syncedPods(ctx context.Context, client kubernetes.Interface, namespace string, pods int) error {
+	return makePods(ctx, client, namespace, pods, syncedPod)
+}
+
+// makePods makes a namespace, and pods in it by their numbers.
+func makePods(
+	ctx context.Context, client kubernetes.Interface, namespace string, pods int, pod func(i int) *corev1.Pod,
+) error {
 	meta := metav1.ObjectMeta{Name: namespace}
 	if _, err := client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: meta}, metav1.CreateOptions{}); err != nil {
 		return err
@@ -149,7 +156,7 @@ func syncedPods(ctx context.Context, client kubernetes.Interface, namespace stri
 	g.SetLimit(20)
 	for i := range pods {
 		g.Go(func() error {
-			_, err := client.CoreV1().Pods(namespace).Create(ctx, syncedPod(i), metav1.CreateOptions{})
+			_, err := client.CoreV1().Pods(namespace).Create(ctx, pod(i), metav1.CreateOptions{})
 			return err
 		})
 	}

@@ -1,0 +1,152 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/informers"
+	corev1informers "k8s.io/client-go/informers/core/v1"
+	"k8s.io/client-go/tools/cache"
+
+	"example.com/informers/internal/clusters"
+)
+
+// A listerQuery is one way to ask which pods are on a node.
+type listerQuery struct {
+	Query string  `json:"query"`
+	Found int     `json:"pods_found"`
+	Time  float64 `json:"µs"`
+	KB    float64 `json:"kB_allocated"`
+	Ratio float64 `json:"time_of_the_index"`
+}
+
+// lister asks for the pods of one node of 100, of 10,000 pods: by chapter 06's index, by the
+// lister with a selector, and by requests. The requests' answers are of the API server's memory.
+func lister(ctx context.Context, cluster *clusters.Cluster) (any, error) {
+	const pods, nodes, asked = 10_000, 100, "node-7"
+	client, err := cluster.Client()
+	if err != nil {
+		return nil, err
+	}
+	// Of these nodes kwok runs the pods, so each gets its address and conditions.
+	for i := range nodes {
+		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{
+			Name: fmt.Sprint("node-", i), Labels: map[string]string{"type": "kwok"},
+		}}
+		if _, err := client.CoreV1().Nodes().Create(ctx, node, metav1.CreateOptions{}); err != nil {
+			return nil, err
+		}
+	}
+	if err := makePods(ctx, client, "lister", pods, func(i int) *corev1.Pod {
+		node := fmt.Sprint("node-", i%nodes)
+		pod := syncedPod(i)
+		pod.Labels = map[string]string{"node": node} // a selector of a lister knows labels only
+		pod.Spec.SchedulingGates, pod.Spec.NodeName = nil, node
+		return pod
+	}); err != nil {
+		return nil, err
+	}
+
+	ctx, cancel := context.WithCancel(ctx)
+	factory := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithNamespace("lister"))
+	defer factory.Shutdown()
+	defer cancel()
+	informer, inStore := factory.Core().V1().Pods().TypedInformer(), factory.Core().V1().Pods().Lister()
+	if err := informer.AddTypedIndexers(corev1informers.PodIndexers{"node": func(pod *corev1.Pod) ([]string, error) {
+		return []string{pod.Spec.NodeName}, nil
+	}}); err != nil {
+		return nil, err
+	}
+	running := make(chan string, 2*pods)
+	report := func(pod *corev1.Pod) {
+		if pod.Status.Phase == corev1.PodRunning {
+			running <- pod.Name
+		}
+	}
+	handler, err := informer.AddTypedEventHandler(corev1informers.PodHandlerFuncs{
+		AddFunc: report,
+		UpdateFunc: func(old, pod *corev1.Pod) {
+			if old.Status.Phase != corev1.PodRunning {
+				report(pod)
+			}
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	factory.StartWithContext(ctx)
+	if !cache.WaitFor(ctx, "", handler.HasSyncedChecker()) {
+		return nil, context.Cause(ctx)
+	}
+	for range pods {
+		select {
+		case <-running:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+
+	byLabel := labels.SelectorFromSet(labels.Set{"node": asked})
+	list := func(opts metav1.ListOptions) (int, error) {
+		list, err := client.CoreV1().Pods("lister").List(ctx, opts)
+		if err != nil {
+			return 0, err
+		}
+		return len(list.Items), nil
+	}
+	var queries []listerQuery
+	var raw []string
+	for _, q := range []struct {
+		query string
+		ask   func() (int, error)
+	}{
+		{"index", func() (int, error) {
+			found, err := informer.GetTypedIndexer().ByTypedIndex("node", asked)
+			return len(found), err
+		}},
+		{"`Lister.List` with a label selector", func() (int, error) {
+			found, err := inStore.Pods("lister").List(byLabel)
+			return len(found), err
+		}},
+		{"request with a field selector, `spec.nodeName`", func() (int, error) {
+			return list(metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("spec.nodeName", asked).String()})
+		}},
+		{"request with a label selector", func() (int, error) {
+			return list(metav1.ListOptions{LabelSelector: byLabel.String()})
+		}},
+	} {
+		var found int
+		var failed error
+		result := testing.Benchmark(func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				n, err := q.ask()
+				found, failed = n, errors.Join(failed, err)
+			}
+		})
+		if failed != nil {
+			return nil, fmt.Errorf("%s: %w", q.query, failed)
+		}
+		if found != pods/nodes {
+			return nil, fmt.Errorf("%s: %d pods, want %d", q.query, found, pods/nodes)
+		}
+		raw = append(raw, q.query+": "+result.String()+result.MemString())
+		queries = append(queries, listerQuery{
+			Query: q.query, Found: found, Time: round(float64(result.NsPerOp()) / 1e3),
+			KB: round(float64(result.AllocedBytesPerOp()) / 1e3), Ratio: 1,
+		})
+	}
+	for i := range queries {
+		queries[i].Ratio = round(queries[i].Time / queries[0].Time)
+	}
+	return struct {
+		Queries []listerQuery `json:"queries"`
+		Raw     []string      `json:"raw"`
+	}{queries, raw}, nil
+}
