@@ -115,7 +115,7 @@ var breakages = []struct {
 		[]string{"ttlAnnotation, text)\n		return 0, nil", "ttlAnnotation, text)\n		return 0, errors.New(\"bad\")"},
 	},
 	{
-		"no second chance", "07-workqueue", "TestFaults/ttl", "the API server does not say that over is gone",
+		"no second chance", "07-workqueue", "TestFaults/apart/ttl", "the API server does not say that over is gone",
 		[]string{"WithOptions(client, 30*time.Second,", "WithOptions(client, 0,"},
 	},
 	{"no grace period", "08-testing", "TestTesting/life", "was deleted without a grace period", noGrace},

@@ -24,15 +24,22 @@ var generators = map[string]func([]*Recording, string) (string, error){
 	"table":   table,
 }
 
-// regions returns the pages of docs with their regions filled.
+// regions returns the pages of docs and of chapters with their regions filled.
 func regions(root string, recordings []*Recording) (map[string][]byte, error) {
-	paths, err := filepath.Glob(filepath.Join(root, "docs/*.md"))
+	docs, err := filepath.Glob(filepath.Join(root, "docs/*.md"))
+	if err != nil {
+		return nil, err
+	}
+	chapters, err := filepath.Glob(filepath.Join(root, "[0-9]*/README.md"))
 	if err != nil {
 		return nil, err
 	}
 	files := map[string][]byte{}
-	for _, path := range paths {
-		name := "docs/" + filepath.Base(path)
+	for _, path := range append(docs, chapters...) {
+		name, err := filepath.Rel(root, path)
+		if err != nil {
+			return nil, err
+		}
 		text, err := os.ReadFile(path)
 		if err != nil {
 			return nil, err
