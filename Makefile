@@ -8,11 +8,12 @@ LINT := $(TOOL) golangci-lint
 demo: ## chapter 05 at work on a cluster: CLUSTER=auto, kind, local or current
 	go run ./internal/demo
 
-# The tests of cluster/ build Kubernetes, so they run where that is wanted; so do
-# those of internal/clusters that make real clusters.
+# The tests of cluster/ and 08's on an API server build Kubernetes, so they run where that is
+# wanted; so do those of internal/clusters that make real clusters.
 test: unit e2e ## all tests, on the same choice of clusters
 	$(if $(filter kind local,$(CLUSTER)),go test -count=1 ./internal/clusters -args -cluster $(CLUSTER))
 	$(if $(filter local,$(CLUSTER)),go -C cluster test $(RACE) ./...)
+	$(if $(filter local,$(CLUSTER)),go test -count=1 -tags cluster -run TestAnotherPodOfThatName -v ./08-testing)
 
 # The detector panics when a handler changes an object of the store.
 unit: export KUBE_CACHE_MUTATION_DETECTOR = true
@@ -29,7 +30,7 @@ pages: ## hold docs and READMEs to code, links, claims and spelling; look at the
 	go -C docs/older test ./...
 	go -C docs/versions test ./...
 
-RECORD = life-kind life-local resync scale synced wire
+RECORD = life-kind life-local lister resync scale synced wire
 docs: ## record anew and draw; RECORD names the recordings
 	$(if $(RECORD),go run ./internal/record $(RECORD))
 	go test -count=1 ./docs/proofs -args --update
