@@ -16,6 +16,7 @@ func TestInventory(t *testing.T) {
 		api := server.New(server.Pod("db", "1"), server.Pod("web", "2"), server.Pod("web-2", "3"))
 		factory := informers.NewSharedInformerFactory(api, 0)
 		t.Cleanup(factory.Shutdown) // t.Context has ended by then
+		begin := time.Now()
 		found, err := Inventory(t.Context(), factory, func(pod *corev1.Pod) string {
 			time.Sleep(time.Second) // virtual
 			return "clean"
@@ -28,6 +29,11 @@ func TestInventory(t *testing.T) {
 The store had all 3 when the wait ended. A handler is called from a goroutine of its own, after
 the store is filled: "the cache is synced" does not say that your handler has seen the pods.`,
 				len(found), found)
+		}
+		if took := time.Since(begin); took > 3500*time.Millisecond {
+			t.Fatalf(`the last pod was scanned after 3 s, but Inventory returned after %s.
+How long a handler takes depends on the pods. Who sleeps waits too long here, and not long enough
+in a larger cluster. Wait for what you need.`, took)
 		}
 	})
 }

@@ -33,16 +33,23 @@ func TestForExport(t *testing.T) {
 		}
 
 		// Another part of the program asks its lister, which reads the same store.
+		changed := map[string]bool{}
 		for _, name := range []string{"web", "db"} {
 			pod, err := lister.Pods("default").Get(name)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if cluster, ok := pod.Labels["cluster"]; ok {
-				t.Fatalf(`after ForExport another reader of the store sees the pod %s with the label cluster=%s.
+			_, changed[name] = pod.Labels["cluster"]
+		}
+		if changed["web"] && !changed["db"] {
+			t.Fatal(`after ForExport another reader of the store sees the pod web with the label cluster=north.
+The pod db, which had no labels, is as it was. An assignment copies a pod's fields, but a map is
+a reference: two pods can have the same map of labels.`)
+		}
+		if changed["web"] || changed["db"] {
+			t.Fatal(`after ForExport another reader of the store sees pods with the label cluster=north.
 No pod of the cluster has it. A lister returns pointers into the informer's store: all listers
-and handlers share these objects, so what you change in them is changed for all of them.`, name, cluster)
-			}
+and handlers share these objects, so what you change in them is changed for all of them.`)
 		}
 	})
 }

@@ -2,6 +2,7 @@ package exercise
 
 import (
 	"errors"
+	"slices"
 	"strconv"
 	"testing"
 	"testing/synctest"
@@ -28,10 +29,25 @@ func TestAnnotate(t *testing.T) {
 		factory.StartWithContext(t.Context())
 		synctest.Wait()
 
+		web := cache.NewObjectName("default", "web")
+		api.ClearActions()
+		if err := Annotate(t.Context(), api, lister, web, "kept", "yes"); err != nil || len(api.Actions()) > 0 {
+			t.Fatalf(`Annotate returned %v and made %d requests, want none of both.
+The pod has this annotation already, and the informer's store knows that without asking the server.`,
+				err, len(api.Actions()))
+		}
+
 		// Another client writes, and the informer has not heard of it yet.
 		api.write(func(pod *corev1.Pod) { pod.Labels["owner"] = "kubelet" })
 
-		err := Annotate(t.Context(), api, lister, cache.NewObjectName("default", "web"), "team", "blue")
+		err := Annotate(t.Context(), api, lister, web, "team", "blue")
+		asked := slices.ContainsFunc(api.Actions(), func(a clienttesting.Action) bool { return a.GetVerb() == "get" })
+		if apierrors.IsConflict(err) && asked {
+			t.Fatalf(`another client wrote to default/web just before Annotate did, and Annotate failed:
+%v
+It had read the pod from the API server, not from the store. Between your read and your write
+another client can be faster all the same, and next time it may not be.`, err)
+		}
 		if apierrors.IsConflict(err) {
 			t.Fatalf(`another client wrote to default/web, and Annotate failed:
 %v
@@ -65,6 +81,7 @@ var podsResource = corev1.SchemeGroupVersion.WithResource("pods")
 func newAPI(t *testing.T) *api {
 	web := server.Pod("web", "1")
 	web.Labels = map[string]string{"app": "web"}
+	web.Annotations = map[string]string{"kept": "yes"}
 	a := &api{Clientset: fake.NewClientset(web), T: t}
 	a.PrependWatchReactor("pods", func(clienttesting.Action) (bool, watch.Interface, error) {
 		return true, watch.NewFake(), nil

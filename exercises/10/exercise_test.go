@@ -1,0 +1,75 @@
+package exercise
+
+import (
+	"maps"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
+
+	"example.com/informers/exercises/internal/server"
+)
+
+func TestSpread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api := fake.NewClientset(node("a", "north"), node("b", "south"),
+			pod("web-1", "web", "a"), pod("web-2", "web", "b"), pod("web-3", "web", "b"), pod("db-1", "db", "a"))
+		api.PrependReactor("list", "*", func(clienttesting.Action) (bool, runtime.Object, error) {
+			time.Sleep(100 * time.Millisecond) // virtual: servers take a while
+			return false, nil, nil
+		})
+
+		spread, err := NewSpread(t.Context(), api, "web")
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := spread.Zones()
+		selectors := map[string]string{}
+		for _, action := range api.Actions() {
+			if list, ok := action.(clienttesting.ListAction); ok {
+				selectors[action.GetResource().Resource] = list.GetListRestrictions().Labels.String()
+			}
+		}
+
+		if selector, ok := selectors["pods"]; ok && selector != "app=web" {
+			t.Fatalf(`the API server was asked for pods with the label selector %q, want "app=web".
+Pods of all apps are in the store now, however many there are. What a lister selects is only what
+it returns of them.`, selector)
+		}
+		if selector := selectors["nodes"]; selector != "" {
+			t.Fatalf(`Zones returned %v and the error: %v.
+Both nodes, a and b, are there, but the API server was asked for nodes with the label selector %q,
+and no node has such a label. An answer without any node is not an error, so the store counts as
+synced. The options of a factory are not those of one type.`, got, err, selector)
+		}
+		for _, resource := range []string{"pods", "nodes"} {
+			if _, ok := selectors[resource]; !ok {
+				t.Fatalf(`Zones returned %v and the error: %v.
+The API server was never asked for %s: no informer of %[3]s runs.`, got, err, resource)
+			}
+		}
+		if want := map[string]int{"north": 1, "south": 2}; err != nil || !maps.Equal(got, want) {
+			t.Fatalf(`Zones returned %v and the error: %v, want %v.
+The API server was asked for the right pods and nodes, but when NewSpread returned it had not
+answered all of that: the wait of a factory is for its own informers.`, got, err, want)
+		}
+	})
+}
+
+func node(name, zone string) *corev1.Node {
+	return &corev1.Node{ObjectMeta: metav1.ObjectMeta{
+		Name: name, ResourceVersion: "1", Labels: map[string]string{corev1.LabelTopologyZone: zone},
+	}}
+}
+
+func pod(name, app, node string) *corev1.Pod {
+	pod := server.Pod(name, "1")
+	pod.Labels = map[string]string{"app": app}
+	pod.Spec.NodeName = node
+	return pod
+}
