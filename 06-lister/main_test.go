@@ -18,20 +18,16 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func pod(name, node string) corev1.Pod {
-	return corev1.Pod{
+func pod(name, node string) *corev1.Pod {
+	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, ResourceVersion: "1"},
 		Spec:       corev1.PodSpec{NodeName: node},
 	}
 }
 
-// newFake gives versions to the list and to what is written: the fake clientset has none.
+// newFake gives a version to what is written: the fake clientset itself gives none to objects.
 func newFake() *fake.Clientset {
-	pods := []corev1.Pod{pod("db", "node-b"), pod("new", ""), pod("web", "node-a"), pod("web-2", "node-a")}
-	client := fake.NewClientset(&pods[0], &pods[1], &pods[2], &pods[3])
-	client.PrependReactor("list", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
-		return true, &corev1.PodList{ListMeta: metav1.ListMeta{ResourceVersion: "9"}, Items: pods}, nil
-	})
+	client := fake.NewClientset(pod("db", "node-b"), pod("new", ""), pod("web", "node-a"), pod("web-2", "node-a"))
 	client.PrependReactor("update", "pods", func(action clienttesting.Action) (bool, runtime.Object, error) {
 		action.(clienttesting.UpdateAction).GetObject().(*corev1.Pod).ResourceVersion = "10"
 		return false, nil, nil // and the fake stores it
