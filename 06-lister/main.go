@@ -159,7 +159,7 @@ func run(ctx context.Context, client kubernetes.Interface, stdout io.Writer) err
 		out.Printf("written: resourceVersion %s; read before: resourceVersion %s", pod.ResourceVersion, cached.ResourceVersion)
 
 		// The watch brings our own writes too, a little later. The store says how far it has read.
-		if err := wait.PollUntilContextCancel(ctx, 10*time.Millisecond, true, func(context.Context) (bool, error) {
+		if err := wait.PollUntilContextTimeout(ctx, 10*time.Millisecond, 10*time.Second, true, func(context.Context) (bool, error) {
 			order, err := resourceversion.CompareResourceVersion(index.LastStoreSyncResourceVersion(), pod.ResourceVersion)
 			return order >= 0, err
 		}); err != nil {

@@ -33,6 +33,7 @@ import (
 const (
 	ttlAnnotation = "informers.example.com/ttl" // such as 90s, from the pod's creation on
 	maxRetries    = 10                          // after 5 ms, 10 ms, … 2.56 s: 5 s in all
+	retryLater    = 30 * time.Second
 )
 
 var (
@@ -83,7 +84,8 @@ func run(ctx context.Context, client kubernetes.Interface, stdout io.Writer) err
 	// Workers are goroutines: a Logger keeps lines whole.
 	out := log.New(stdout, "", 0)
 
-	factory := informers.NewSharedInformerFactoryWithOptions(client, 30*time.Second, informers.WithNamespace(*namespace))
+	// No resync: whatever has to be looked at again is in the queue.
+	factory := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithNamespace(*namespace))
 	pods := factory.Core().V1().Pods().TypedInformer()
 
 	// client-go retries for ever. Without this handler it also logs each failure.
@@ -99,9 +101,8 @@ func run(ctx context.Context, client kubernetes.Interface, stdout io.Writer) err
 
 	// Handlers only say which pod to look at. The queue has each key once, however
 	// often it is added, and never hands it to two workers at a time.
-	queue := workqueue.NewTypedRateLimitingQueueWithConfig(
-		workqueue.DefaultTypedControllerRateLimiter[cache.ObjectName](),
-		workqueue.TypedRateLimitingQueueConfig[cache.ObjectName]{Name: "ttl"})
+	queue := workqueue.NewTypedRateLimitingQueue(
+		workqueue.NewTypedItemExponentialFailureRateLimiter[cache.ObjectName](5*time.Millisecond, time.Minute))
 	defer queue.ShutDown()
 	handler, err := pods.AddTypedEventHandler(corev1informers.PodHandlerFuncs{
 		AddFunc:    func(pod *corev1.Pod) { queue.Add(cache.MetaObjectToName(pod)) },
@@ -116,7 +117,8 @@ func run(ctx context.Context, client kubernetes.Interface, stdout io.Writer) err
 	defer cancel()
 
 	// Events tell the pod's owner, in kubectl describe, what we did and why.
-	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
+	broadcaster := record.NewBroadcaster()
+	defer broadcaster.Shutdown()
 	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: client.CoreV1().Events(*namespace)})
 	recorder := broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "informers-ttl"})
 
@@ -147,10 +149,7 @@ func run(ctx context.Context, client kubernetes.Interface, stdout io.Writer) err
 	<-ctx.Done()
 	queue.ShutDown()
 	working.Wait()
-
-	// Wait for a call that is under way. factory.Shutdown would also wait for the
-	// reflector, which may sit out a long back-off if the server is down.
-	return cache.ShutDownEventHandler(pods, handler)
+	return nil
 }
 
 type controller struct {
@@ -164,7 +163,7 @@ type controller struct {
 // next works on one key of the queue, and says whether there may be another.
 func (c *controller) next(ctx context.Context) bool {
 	key, shutdown := c.queue.Get()
-	if shutdown {
+	if shutdown || ctx.Err() != nil {
 		return false
 	}
 	defer c.queue.Done(key) // without it the key never comes again
@@ -179,9 +178,10 @@ func (c *controller) next(ctx context.Context) bool {
 	case ctx.Err() != nil: // we end; the next start begins with what is there
 	case c.queue.NumRequeues(key) < maxRetries:
 		c.queue.AddRateLimited(key)
-	default: // the resync adds it again, and so does any change of the pod
+	default: // it may take long: no more hurry, unless the pod changes
 		c.queue.Forget(key)
-		log.Printf("giving up on %s for now: %v", key, err)
+		c.queue.AddAfter(key, retryLater)
+		log.Printf("giving up on %s for %s: %v", key, retryLater, err)
 	}
 	return true
 }

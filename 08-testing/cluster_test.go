@@ -36,6 +36,7 @@ func TestAnotherPodOfThatName(t *testing.T) {
 		pod, err := pods.Create(ctx, &corev1.Pod{
 			ObjectMeta: metav1.ObjectMeta{Name: "web", Annotations: map[string]string{ttlAnnotation: ttl}},
 			Spec: corev1.PodSpec{
+				// Scheduler and kwok leave it alone: nobody but this test writes to it.
 				SchedulingGates: []corev1.PodSchedulingGate{{Name: "informers.example.com/stay-pending"}},
 				Containers:      []corev1.Container{{Name: "nginx", Image: "nginx:1.22"}},
 			},
@@ -55,9 +56,10 @@ func TestAnotherPodOfThatName(t *testing.T) {
 		}}
 	})
 
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
 	out, printed := io.Pipe()
-	ended := make(chan error)
+	ended := make(chan error, 1) // it may end before somebody asks
 	go func() {
 		ended <- run(ctx, kubernetes.NewForConfigOrDie(config), printed)
 		_ = printed.Close()
@@ -101,7 +103,7 @@ func apiServer(t *testing.T) *rest.Config {
 		t.Helper()
 		var stderr bytes.Buffer
 		cmd := exec.Command("sh", "-c", command)
-		cmd.Dir, cmd.Stderr = "../cluster", &stderr
+		cmd.Dir, cmd.Stderr = "../cluster", io.MultiWriter(os.Stderr, &stderr) // the first time it tells how far it is
 		out, err := cmd.Output()
 		if err != nil {
 			t.Fatalf("%s: %v\n%s", command, err, &stderr)

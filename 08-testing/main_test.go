@@ -10,6 +10,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
@@ -21,24 +22,31 @@ import (
 
 func TestEnd(t *testing.T) {
 	created := metav1.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+	ttl := func(text string) metav1.ObjectMeta {
+		return metav1.ObjectMeta{Annotations: map[string]string{ttlAnnotation: text}}
+	}
+	going := ttl("soon")
+	going.DeletionTimestamp = &created
 	tests := []struct {
-		name        string
-		annotations map[string]string
-		after       time.Duration // the creation
-		ok, bad     bool
+		name    string
+		meta    metav1.ObjectMeta
+		after   time.Duration // the creation
+		ok, bad bool
 	}{
-		{"none", nil, 0, false, false},
-		{"another", map[string]string{"ttl": "90s"}, 0, false, false},
-		{"90s", map[string]string{ttlAnnotation: "90s"}, 90 * time.Second, true, false},
-		{"1h30m", map[string]string{ttlAnnotation: "1h30m"}, 90 * time.Minute, true, false},
-		{"0s", map[string]string{ttlAnnotation: "0s"}, 0, true, false},
-		{"negative", map[string]string{ttlAnnotation: "-1s"}, 0, false, true},
-		{"no unit", map[string]string{ttlAnnotation: "90"}, 0, false, true},
-		{"empty", map[string]string{ttlAnnotation: ""}, 0, false, true},
+		{"none", metav1.ObjectMeta{}, 0, false, false},
+		{"another", metav1.ObjectMeta{Annotations: map[string]string{"ttl": "90s"}}, 0, false, false},
+		{"90s", ttl("90s"), 90 * time.Second, true, false},
+		{"1h30m", ttl("1h30m"), 90 * time.Minute, true, false},
+		{"0s", ttl("0s"), 0, true, false},
+		{"negative", ttl("-1s"), 0, false, true},
+		{"no unit", ttl("90"), 0, false, true},
+		{"empty", ttl(""), 0, false, true},
+		{"on its way out", going, 0, false, false},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			over, ok, err := end(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{CreationTimestamp: created, Annotations: test.annotations}})
+			test.meta.CreationTimestamp = created
+			over, ok, err := end(&corev1.Pod{ObjectMeta: test.meta})
 			if ok != test.ok || (err != nil) != test.bad || ok && !over.Equal(created.Add(test.after)) {
 				t.Errorf("%s, %t, %v", over, ok, err)
 			}
@@ -84,7 +92,10 @@ func tell(t *testing.T, act func(s *story), pods ...runtime.Object) {
 func (s *story) start() {
 	ctx, cancel := context.WithCancel(s.Context())
 	ended := make(chan error)
-	go func() { ended <- run(ctx, s, &s.out) }()
+	go func() {
+		ended <- run(ctx, s, &s.out)
+		close(ended)
+	}()
 	s.stop = func() {
 		s.Helper()
 		cancel()
@@ -159,9 +170,9 @@ func TestTimeOver(t *testing.T) {
 		if got := s.events("web"); len(got) != 1 || got[0] != "TimeOver" {
 			t.Errorf("Events of web: %q", got)
 		}
-		// The resync looks at it each 30 s as well, so nobody can say how often.
-		if want := "default/web is deleted: its 1m35s are over\n"; strings.Count(s.out.String(), want) != 1 {
-			t.Errorf("printed:\n%swant once %s", &s.out, want)
+		want := "default/web is to be deleted in 1m35s\ndefault/web is deleted: its 1m35s are over\n"
+		if !strings.HasSuffix(s.out.String(), want) {
+			t.Errorf("printed:\n%swant at the end:\n%s", &s.out, want)
 		}
 	}, pod("web", "95s"), pod("stays", ""))
 }
@@ -204,7 +215,7 @@ func TestBadAnnotation(t *testing.T) {
 	}, pod("web", "soon"))
 }
 
-// A delete that fails is tried again after 5 ms, 10 ms, …; then no more until the resync.
+// A delete that fails is tried again after 5 ms, 10 ms, …, then after half a minute.
 func TestRetries(t *testing.T) {
 	for _, test := range []struct {
 		name            string
@@ -215,8 +226,8 @@ func TestRetries(t *testing.T) {
 		{"before the fourth try", 3, 3, 34 * time.Millisecond, "web"},
 		{"with the fourth try", 3, 4, 35 * time.Millisecond, ""},
 		{"given up", 1000, maxRetries + 1, 29 * time.Second, "web"},
-		{"the resync", 1000, 2 * (maxRetries + 1), 40 * time.Second, "web"},
-		{"outage until the resync", maxRetries + 1, maxRetries + 2, 40 * time.Second, ""},
+		{"later", 1000, 2 * (maxRetries + 1), 45 * time.Second, "web"},
+		{"an outage until then", maxRetries + 1, maxRetries + 2, 45 * time.Second, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			tell(t, func(s *story) {
@@ -234,6 +245,43 @@ func TestRetries(t *testing.T) {
 			}, pod("web", ""))
 		})
 	}
+}
+
+// A conflict is no failure: somebody was faster, and his write brings the key back.
+func TestConflict(t *testing.T) {
+	tell(t, func(s *story) {
+		tries := 0
+		s.PrependReactor("delete", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
+			tries++
+			conflict := apierrors.NewConflict(corev1.Resource("pods"), "web", errors.New("the UID is another one"))
+			return tries == 1, nil, conflict
+		})
+		s.after(time.Hour)
+		s.alive("an hour after the conflict", "web")
+		if tries != 1 {
+			t.Errorf("%d tries, want 1", tries)
+		}
+		s.annotate("web", "1h", "2")
+		s.alive("after the write", "")
+	}, pod("web", "10s"))
+}
+
+// What is in the queue at the end is left for the next start.
+func TestStopLeavesTheRest(t *testing.T) {
+	defer func(n int) { *workers = n }(*workers)
+	*workers = 1
+	tell(t, func(s *story) {
+		s.PrependReactor("delete", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
+			time.Sleep(time.Second) // as long as a request may take
+			return false, nil, nil
+		})
+		s.after(10500 * time.Millisecond)
+		s.stop()
+		pods, err := s.CoreV1().Pods("default").List(t.Context(), metav1.ListOptions{})
+		if err != nil || len(pods.Items) != 2 {
+			t.Errorf("%d pods are left, want 2 of 3: error %v", len(pods.Items), err)
+		}
+	}, pod("one", "10s"), pod("two", "10s"), pod("three", "10s"))
 }
 
 func TestWorkers(t *testing.T) {

@@ -103,7 +103,7 @@ var breakages = []struct {
 		[]string{"	defer c.queue.Done(key) // without it the key never comes again\n", ""},
 	},
 	{
-		"not looked at again", "07-workqueue", "TestWorkqueue/restart", "after its time was over",
+		"not looked at again", "07-workqueue", "TestWorkqueue/restart", "the API server does not say that late is gone",
 		[]string{"			c.queue.AddAfter(key, again)\n", ""},
 	},
 	{
@@ -111,12 +111,12 @@ var breakages = []struct {
 		[]string{"AddFunc:    func(pod *corev1.Pod) { queue.Add(cache.MetaObjectToName(pod)) },\n", ""},
 	},
 	{
-		"a bad annotation retried", "07-workqueue", "TestWorkqueue/life", "giving up on NS/bad for now",
+		"a bad annotation retried", "07-workqueue", "TestWorkqueue/life", "giving up on NS/bad for 30s",
 		[]string{"ttlAnnotation, text)\n		return 0, nil", "ttlAnnotation, text)\n		return 0, errors.New(\"bad\")"},
 	},
 	{
 		"no second chance", "07-workqueue", "TestFaults/apart/ttl", "the API server does not say that over is gone",
-		[]string{"WithOptions(client, 30*time.Second,", "WithOptions(client, 0,"},
+		[]string{"		c.queue.AddAfter(key, retryLater)\n", ""},
 	},
 	{"no grace period", "08-testing", "TestTesting/life", "was deleted without a grace period", noGrace},
 }

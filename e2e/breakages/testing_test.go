@@ -17,8 +17,8 @@ var bugs = []struct {
 	edits []string
 }{
 	{
-		"a negative ttl is taken", 1, "TestEnd/negative",
-		[]string{"if err != nil || ttl < 0 {", "if err != nil {"},
+		"a pod on its way out is judged again", 1, "TestEnd/on_its_way_out",
+		[]string{"if !ok || pod.DeletionTimestamp != nil {", "if !ok {"},
 	},
 	{
 		"AddAfter forgotten", 2, `after 95 s the pods are "stays web", want "stays"`,

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -61,6 +62,13 @@ func refusing(t *testing.T) string {
 
 // silent accepts connections and never answers.
 func silent(t *testing.T) string {
+	kubeconfig, _ := silentServer(t)
+	return kubeconfig
+}
+
+// silentServer also tells when it was connected to.
+func silentServer(t *testing.T) (kubeconfig string, connected <-chan struct{}) {
+	first, once := make(chan struct{}), sync.Once{}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -73,9 +81,10 @@ func silent(t *testing.T) string {
 				return
 			}
 			t.Cleanup(func() { _ = conn.Close() })
+			once.Do(func() { close(first) })
 		}
 	}()
-	return writeKubeconfig(t, "https://"+listener.Addr().String(), nil)
+	return writeKubeconfig(t, "https://"+listener.Addr().String(), nil), first
 }
 
 func withoutTLS(t *testing.T) string {

@@ -25,12 +25,13 @@ func TestSignals(t *testing.T) {
 	}{
 		{"server refuses", func(t *testing.T, name string) *program.Program {
 			p := start(t, name, nil, "--kubeconfig", refusing(t))
-			time.Sleep(time.Second) // a back-off can't be observed from outside
+			time.Sleep(3 * time.Second) // a back-off can't be observed from outside
 			return p
 		}},
 		{"server is silent", func(t *testing.T, name string) *program.Program {
-			p := start(t, name, nil, "--kubeconfig", silent(t))
-			time.Sleep(time.Second)
+			kubeconfig, connected := silentServer(t)
+			p := start(t, name, nil, "--kubeconfig", kubeconfig)
+			<-connected
 			return p
 		}},
 		{"synced", func(t *testing.T, name string) *program.Program {
