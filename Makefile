@@ -3,7 +3,7 @@ RACE := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 TOOL := go tool -modfile=internal/tools/go.mod
 LINT := $(TOOL) golangci-lint
 
-.PHONY: demo test unit e2e breakages outputs docs pages walk lint help
+.PHONY: demo test unit e2e breakages exercises outputs docs pages walk lint help
 
 demo: ## chapter 05 at work on a cluster: CLUSTER=auto, kind, local or current
 	go run ./internal/demo
@@ -18,7 +18,7 @@ test: unit e2e ## all tests, on the same choice of clusters
 # The detector panics when a handler changes an object of the store.
 unit: export KUBE_CACHE_MUTATION_DETECTOR = true
 unit: ## all tests that need no cluster
-	go test $(RACE) $$(go list ./... | grep -v -e /e2e -e /internal/lint$$)
+	go test $(RACE) $$(go list ./... | grep -v -e /e2e -e /internal/lint$$ -e /internal/exercises$$)
 
 # Modules of other years compile their own client-go, internal/docs a browser's driver.
 pages: ## hold docs and READMEs to code, links, claims and spelling; look at them in Chromium
@@ -42,11 +42,12 @@ walk: ## type what the READMEs tell a reader to type
 	.ci/walk
 
 lint: ## go vet, gofmt, actionlint, golangci-lint, and the proof that they find something
-	go vet ./... && go -C cluster vet ./...
+	go vet ./... && go -C cluster vet ./... && go -C exercises vet ./...
 	@files=$$(gofmt -l .); test -z "$$files" || { echo "gofmt these: $$files" >&2; exit 1; }
 	$(TOOL) actionlint .github/workflows/*.yml
 	$(LINT) run
 	cd cluster && $(subst internal,../internal,$(LINT)) run
+	cd exercises && $(subst internal,../internal,$(LINT)) run
 	cd internal/docs && $(subst internal,..,$(LINT)) run
 	go test -count=1 ./internal/lint
 
@@ -55,6 +56,9 @@ e2e: ## the chapters and the demo on a cluster; ARGS are for the suite
 
 breakages: ## break chapters on purpose: the e2e suite has to fail each time
 	go test -count=1 -timeout 40m -v ./e2e/breakages
+
+exercises: ## the exercises fail as given and pass with their solutions
+	go test -count=1 -timeout 20m ./internal/exercises
 
 outputs: ## write the outputs and the diffs in the READMEs and in docs anew
 	go test -count=1 ./internal/chapters -args --update

@@ -1,6 +1,7 @@
 package exercise
 
 import (
+	"context"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -8,9 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
-	clienttesting "k8s.io/client-go/testing"
 
 	"example.com/informers/exercises/internal/server"
 )
@@ -18,16 +17,14 @@ import (
 func TestDirectory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api := fake.NewClientset(service("web"), pod("web-1", "web"), pod("web-2", "web"), pod("db-1", "db"))
-		listed := false
-		api.PrependReactor("list", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
-			listed = true
-			time.Sleep(100 * time.Millisecond) // virtual: servers take a while
-			return false, nil, nil
-		})
+		server.SlowLists(api)
 
-		directory, err := NewDirectory(t.Context(), api)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // virtual
+		defer cancel()
+		directory, err := NewDirectory(ctx, api)
 		if err != nil {
-			t.Fatal(err)
+			t.Fatalf(`the API server answers in 100 ms, but NewDirectory gave up after a minute: %v.
+The requests that it got are %v. An informer that nobody starts is never synced.`, err, requests(api))
 		}
 		got, err := directory.Pods("default", "web")
 		if err != nil {
@@ -37,7 +34,7 @@ func TestDirectory(t *testing.T) {
 		if slices.Equal(got, []string{"web-1", "web-2"}) {
 			return
 		}
-		if !listed {
+		if !slices.Contains(requests(api), "list pods") {
 			t.Fatalf(`the service web has the pods web-1 and web-2, but the directory finds %v.
 The API server was asked for services, and never for pods: no informer of pods runs, so its
 store is empty for ever. A factory starts and awaits the informers that it knows of, and
@@ -47,6 +44,13 @@ neither that nor a read of an empty store is an error.`, got)
 The API server was asked for pods and had not answered yet. Until then the store is empty, and
 a lister that reads it returns no error.`, got)
 	})
+}
+
+func requests(api *fake.Clientset) (all []string) {
+	for _, action := range api.Actions() {
+		all = append(all, action.GetVerb()+" "+action.GetResource().Resource)
+	}
+	return all
 }
 
 func service(app string) *corev1.Service {

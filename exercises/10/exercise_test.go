@@ -1,6 +1,7 @@
 package exercise
 
 import (
+	"context"
 	"maps"
 	"testing"
 	"testing/synctest"
@@ -8,7 +9,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 
@@ -19,14 +19,14 @@ func TestSpread(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api := fake.NewClientset(node("a", "north"), node("b", "south"),
 			pod("web-1", "web", "a"), pod("web-2", "web", "b"), pod("web-3", "web", "b"), pod("db-1", "db", "a"))
-		api.PrependReactor("list", "*", func(clienttesting.Action) (bool, runtime.Object, error) {
-			time.Sleep(100 * time.Millisecond) // virtual: servers take a while
-			return false, nil, nil
-		})
+		server.SlowLists(api)
 
-		spread, err := NewSpread(t.Context(), api, "web")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // virtual
+		defer cancel()
+		spread, err := NewSpread(ctx, api, "web")
 		if err != nil {
-			t.Fatal(err)
+			t.Fatalf(`the API server answers in 100 ms, but NewSpread gave up after a minute: %v.
+An informer that nobody starts is never synced.`, err)
 		}
 		got, err := spread.Zones()
 		selectors := map[string]string{}

@@ -48,6 +48,19 @@ func (s *Server) Relist(pods ...*corev1.Pod) {
 	synctest.Wait()
 }
 
+// SlowLists makes each list take 100 ms of virtual time, so that a program which does not
+// wait for it reads an empty store each time.
+func SlowLists(client *fake.Clientset) {
+	client.PrependReactor("list", "*", func(clienttesting.Action) (bool, runtime.Object, error) {
+		// A reactor is called under the clientset's lock, and while a goroutine waits for a
+		// lock virtual time stands still.
+		client.Unlock()
+		defer client.Lock()
+		time.Sleep(100 * time.Millisecond)
+		return false, nil, nil
+	})
+}
+
 // Pod has a resourceVersion, which the fake clientset does not set.
 func Pod(name, resourceVersion string) *corev1.Pod {
 	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{

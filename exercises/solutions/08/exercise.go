@@ -32,14 +32,11 @@ func Publish(
 	}
 
 	factory.StartWithContext(ctx)
-	for {
-		name, shutdown := queue.Get()
-		if shutdown {
-			return nil
-		}
+	for name, shutdown := queue.Get(); !shutdown; name, shutdown = queue.Get() {
 		if pod, err := lister.Pods(name.Namespace).Get(name.Name); err == nil {
 			show(pod)
 		}
 		queue.Done(name)
 	}
+	return nil
 }
