@@ -56,8 +56,9 @@ func TestLister(t *testing.T) {
 		Assess("all that cost two requests, the watch and the write", s.requests("update")).
 		Assess("a pod that is not there is one line", step(func(t *testing.T) {
 			s.chapter = s.start(t, "06-lister", "--annotate", "none")
-			if code := s.chapter.End(t, timeout); code != 1 || s.chapter.Stderr.String() != "--annotate: pod \"none\" not found\n" {
-				t.Errorf("exit code %d, stderr %q", code, &s.chapter.Stderr)
+			code := s.chapter.End(t, timeout)
+			if stderr := s.stderr(); code != 1 || !slices.Equal(stderr, []string{`--annotate: pod "none" not found`}) {
+				t.Errorf("exit code %d, stderr %q", code, stderr)
 			}
 		})).
 		Assess("without the copy, the mutation detector ends it", step(func(t *testing.T) {
