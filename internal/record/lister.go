@@ -37,14 +37,14 @@ func lister(ctx context.Context, cluster *clusters.Cluster) (any, error) {
 	// Of these nodes kwok runs the pods, so each gets its address and conditions.
 	for i := range nodes {
 		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{
-			Name: fmt.Sprint("node-", i), Labels: map[string]string{"type": "kwok"},
+			Name: fmt.Sprint("node-", i+1), Labels: map[string]string{"type": "kwok"},
 		}}
 		if _, err := client.CoreV1().Nodes().Create(ctx, node, metav1.CreateOptions{}); err != nil {
 			return nil, err
 		}
 	}
 	if err := makePods(ctx, client, "lister", pods, func(i int) *corev1.Pod {
-		node := fmt.Sprint("node-", i%nodes)
+		node := fmt.Sprint("node-", i%nodes+1)
 		pod := syncedPod(i)
 		pod.Labels = map[string]string{"node": node} // a selector of a lister knows labels only
 		pod.Spec.SchedulingGates, pod.Spec.NodeName = nil, node
