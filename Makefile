@@ -13,7 +13,7 @@ demo: ## chapter 05 at work on a cluster: CLUSTER=auto, kind, local or current
 test: unit e2e ## all tests, on the same choice of clusters
 	$(if $(filter kind local,$(CLUSTER)),go test -count=1 ./internal/clusters -args -cluster $(CLUSTER))
 	$(if $(filter local,$(CLUSTER)),go -C cluster test $(RACE) ./...)
-	$(if $(filter local,$(CLUSTER)),go test -timeout 40m -count=1 -tags cluster -run TestAnotherPodOfThatName -v ./08-testing)
+	$(if $(filter local,$(CLUSTER)),go test -count=1 -timeout 40m -tags cluster -run TestAnotherPodOfThatName -v ./08-testing)
 
 # The detector panics when a handler changes an object of the store.
 unit: export KUBE_CACHE_MUTATION_DETECTOR = true
