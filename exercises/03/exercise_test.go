@@ -17,7 +17,8 @@ func TestHandler(t *testing.T) {
 		factory := informers.NewSharedInformerFactory(api, 0)
 		var known Known
 		handler := &recovering{ResourceEventHandler: NewHandler(&known)}
-		if _, err := factory.Core().V1().Pods().Informer().AddEventHandler(handler); err != nil {
+		pods := factory.Core().V1().Pods().Informer()
+		if _, err := pods.AddEventHandler(handler); err != nil { //nolint:forbidigo // as the library does
 			t.Fatal(err)
 		}
 		t.Cleanup(factory.Shutdown) // t.Context has ended by then

@@ -17,7 +17,7 @@ import (
 func TestDirectory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api := fake.NewClientset(service("web"), pod("web-1", "web"), pod("web-2", "web"), pod("db-1", "db"))
-		server.SlowLists(api)
+		server.SlowLists(t, api)
 
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // virtual
 		defer cancel()

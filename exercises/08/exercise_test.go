@@ -25,7 +25,7 @@ func TestPublish(t *testing.T) {
 		go func() {
 			if err := Publish(t.Context(), factory, func(pod *corev1.Pod) {
 				most.Store(max(most.Load(), busy.Add(1)))
-				time.Sleep(time.Second) // virtual, as all time here
+				time.Sleep(1030 * time.Millisecond) // virtual, as all time here
 				shown.Store(pod)
 				busy.Add(-1)
 			}); err != nil {

@@ -19,7 +19,7 @@ func TestSpread(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api := fake.NewClientset(node("a", "north"), node("b", "south"),
 			pod("web-1", "web", "a"), pod("web-2", "web", "b"), pod("web-3", "web", "b"), pod("db-1", "db", "a"))
-		server.SlowLists(api)
+		server.SlowLists(t, api)
 
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // virtual
 		defer cancel()
@@ -29,6 +29,7 @@ func TestSpread(t *testing.T) {
 An informer that nobody starts is never synced.`, err)
 		}
 		got, err := spread.Zones()
+		synctest.Wait()
 		selectors := map[string]string{}
 		for _, action := range api.Actions() {
 			if list, ok := action.(clienttesting.ListAction); ok {

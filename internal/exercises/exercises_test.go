@@ -87,7 +87,7 @@ var exercises = []struct {
 			"metav1.SetMetaDataAnnotation", "pod = pod.DeepCopy()\n\t\tmetav1.SetMetaDataAnnotation",
 		}},
 		{name: "ask the server each time", of: "solution", says: "The pod has this annotation already", edits: []string{
-			"\tif pod.Annotations[key] == value {\n\t\treturn nil\n\t}\n", "",
+			"\tif pod.Annotations[key] == value {\n\t\treturn nil\n\t}\n", "", "pod, err := lister.", "_, err := lister.",
 		}},
 		{name: "patch", edits: []string{
 			"pod = pod.DeepCopy()\n\tmetav1.SetMetaDataAnnotation(&pod.ObjectMeta, key, value)\n",
@@ -273,6 +273,8 @@ func hold(t *testing.T, name, says string, flags ...string) {
 		t.Errorf("it does not pass: %v\n%s", err, out)
 	case says != "" && err == nil:
 		t.Errorf("it passes, want the message: %s", says)
+	case regexp.MustCompile(`(?m)^(panic|fatal error): `).Match(out):
+		t.Errorf("it ends the process\n%s", out)
 	case says != "" && (!strings.HasPrefix(said, "--- FAIL: "+test[0][1]+" ") || !strings.Contains(said, says)):
 		t.Errorf("it fails, but does not say: %s\n%s", says, out)
 	}

@@ -2,6 +2,7 @@
 package server
 
 import (
+	"testing"
 	"testing/synctest"
 	"time"
 
@@ -49,14 +50,16 @@ func (s *Server) Relist(pods ...*corev1.Pod) {
 }
 
 // SlowLists makes each list take 100 ms of virtual time, so that a program which does not
-// wait for it reads an empty store each time.
-func SlowLists(client *fake.Clientset) {
+// wait for it reads an empty store each time. When the test ends it waits for those under way.
+func SlowLists(t *testing.T, client *fake.Clientset) {
+	const delay = 100 * time.Millisecond
+	t.Cleanup(func() { time.Sleep(delay) }) // time stops with the test
 	client.PrependReactor("list", "*", func(clienttesting.Action) (bool, runtime.Object, error) {
 		// A reactor is called under the clientset's lock, and while a goroutine waits for a
 		// lock virtual time stands still.
 		client.Unlock()
 		defer client.Lock()
-		time.Sleep(100 * time.Millisecond)
+		time.Sleep(delay)
 		return false, nil, nil
 	})
 }
