@@ -63,6 +63,7 @@ exercises: ## the exercises fail as given and pass with their solutions
 outputs: ## write the outputs and the diffs in the READMEs and in docs anew
 	go test -count=1 ./internal/chapters -args --update
 	go test -count=1 ./docs/proofs -args --update
+	go test -count=1 ./internal/exercises -run TestLoop -args --update
 	go test -count=1 ./e2e -run 'TestOutputs|TestDemo$$' -args --update
 
 help: ## what there is to make
