@@ -11,7 +11,7 @@ func TestNames(t *testing.T) {
 		names []string
 		want  string
 	}{
-		{nil, "name a recording: life-kind, life-local, resync"},
+		{nil, "name a recording: life-kind, life-local, lister"},
 		{[]string{"wire", "resynk"}, `there is no recording "resynk"; choose from life-kind`},
 	} {
 		if err := run(t.Context(), tt.names); err == nil || !strings.HasPrefix(err.Error(), tt.want) {
