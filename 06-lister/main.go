@@ -79,6 +79,7 @@ func run(ctx context.Context, client kubernetes.Interface, stdout io.Writer) err
 	pods := factory.Core().V1().Pods().TypedInformer()
 
 	// A lister finds by name, namespace and label; for all else there are indexes of our own.
+	// Both read the store of pods. To ask for it before the start makes the factory start it.
 	lister, index := factory.Core().V1().Pods().Lister(), pods.GetTypedIndexer()
 	if err := pods.AddTypedIndexers(corev1informers.PodIndexers{"node": func(pod *corev1.Pod) ([]string, error) {
 		return []string{pod.Spec.NodeName}, nil

@@ -102,8 +102,8 @@ func run(ctx context.Context, client kubernetes.Interface, stdout io.Writer) err
 	// Handlers only say which pod to look at. The queue has each key once, however
 	// often it is added, and never hands it to two workers at a time.
 	queue := workqueue.NewTypedRateLimitingQueue(
-		workqueue.NewTypedItemExponentialFailureRateLimiter[cache.ObjectName](5*time.Millisecond, time.Minute))
-	defer queue.ShutDown()
+		workqueue.NewTypedItemExponentialFailureRateLimiter[cache.ObjectName](5*time.Millisecond, retryLater))
+	defer queue.ShutDown() // if we return early
 	handler, err := pods.AddTypedEventHandler(corev1informers.PodHandlerFuncs{
 		AddFunc:    func(pod *corev1.Pod) { queue.Add(cache.MetaObjectToName(pod)) },
 		UpdateFunc: func(_, pod *corev1.Pod) { queue.Add(cache.MetaObjectToName(pod)) },

@@ -79,7 +79,7 @@ func TestAnotherPodOfThatName(t *testing.T) {
 	create("0s")
 	await("default/web is ") // it says what it did of which pod
 	if now, err := pods.Get(ctx, "web", metav1.GetOptions{}); err != nil || now.UID != stays.UID {
-		t.Fatalf("the pod with an hour to live was deleted: %v", err)
+		t.Fatal("the pod with an hour to live was deleted")
 	}
 
 	// Its cache has caught up: that pod's time may end now, too.

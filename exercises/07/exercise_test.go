@@ -37,8 +37,9 @@ The requests that it got are %v. An informer that nobody starts is never synced.
 		if !slices.Contains(requests(api), "list pods") {
 			t.Fatalf(`the service web has the pods web-1 and web-2, but the directory finds %v.
 The API server was asked for services, and never for pods: no informer of pods runs, so its
-store is empty for ever. A factory starts and awaits the informers that it knows of, and
-neither that nor a read of an empty store is an error.`, got)
+store is empty for ever. A factory starts and awaits the informers that it knows of: those of
+which somebody asked for the informer or the lister. To leave one out is no error, and neither
+is a read of an empty store.`, got)
 		}
 		t.Fatalf(`the service web has the pods web-1 and web-2, but the directory finds %v.
 The API server was asked for pods and had not answered yet. Until then the store is empty, and
