@@ -363,12 +363,13 @@ func ttlMany(t *testing.T) {
 		WithSetup(fmt.Sprintf("07, and %d pods whose time ends in one second", count), step(func(t *testing.T) {
 			o.open(t)
 			o.control(t, "07-workqueue")
-			pods := make([]*corev1.Pod, count)
+			begin, pods := time.Now(), make([]*corev1.Pod, count)
 			inParallel(t, count, func(i int) (err error) {
 				pods[i], err = o.client.CoreV1().Pods(o.namespace).Create(t.Context(), gated(name(i)), metav1.CreateOptions{})
 				return err
 			})
-			over = time.Now().Truncate(time.Second).Add(20 * time.Second)
+			// To annotate them takes about as long as it took to create them.
+			over = time.Now().Add(5 * time.Second).Add(3 * time.Since(begin)).Truncate(time.Second)
 			inParallel(t, count, func(i int) error {
 				return o.annotate(t.Context(), name(i), over.Sub(pods[i].CreationTimestamp.Time).String())
 			})
