@@ -354,7 +354,6 @@ func ttlCut(t *testing.T, restart bool) {
 
 // ttlMany: 1,000 pods whose time ends in one second.
 func ttlMany(t *testing.T) {
-	t.Parallel()
 	const count = 1000
 	o := &outage{}
 	name := func(i int) string { return fmt.Sprintf("pod-%d", i) }

@@ -66,9 +66,9 @@ func TestFaults(t *testing.T) {
 			t.Run("load", load)
 		}
 		t.Run("ttl", func(t *testing.T) { t.Parallel(); ttlCut(t, false) })
-		t.Run("many", ttlMany)
 	})
 	if cluster.Which != "kind" {
+		t.Run("many", ttlMany)
 		t.Run("restart", restart)
 		t.Run("ttl restart", func(t *testing.T) { ttlCut(t, true) })
 	}
