@@ -34,9 +34,9 @@ import (
 	"example.com/informers/internal/clusters"
 )
 
-// limit is for the story itself: two resync periods, should the first resync
-// come before the delete.
-const limit = time.Minute
+// limit is for the story itself: at most two resync periods, should the first
+// resync come before the delete, which may take its 30 s on a busy kubelet.
+const limit = 2 * time.Minute
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -191,30 +191,34 @@ func story(ctx context.Context, c *clusters.Cluster, chapter, namespace string) 
 
 	type result struct {
 		command string
+		at      time.Time
 		err     error
 	}
 	typed := make(chan result, len(steps))
 	var deleted time.Time
 	for lines := bufio.NewScanner(stdout); len(steps) > 0 && lines.Scan(); {
 		out.Print(lines.Text())
-		switch {
-		case steps[0].line.MatchString(lines.Text()):
-			if command := steps[0].then; command != "" {
-				go func() { typed <- result{command, run(ctx, c, out, command)} }()
-			}
-			steps = steps[1:]
-		case !deleted.IsZero() && time.Since(deleted) > time.Second && resync.MatchString(lines.Text()):
-			return fmt.Errorf("05-resync did not print %s", steps[0].what)
-		}
 		select {
 		case r := <-typed:
 			if r.err != nil {
 				return r.err
 			}
 			if strings.HasPrefix(r.command, "kubectl delete") {
-				deleted = time.Now()
+				deleted = r.at
 			}
 		default:
+		}
+		switch {
+		case steps[0].line.MatchString(lines.Text()):
+			if command := steps[0].then; command != "" {
+				go func() {
+					err := run(ctx, c, out, command)
+					typed <- result{command, time.Now(), err}
+				}()
+			}
+			steps = steps[1:]
+		case !deleted.IsZero() && time.Since(deleted) > time.Second && resync.MatchString(lines.Text()):
+			return fmt.Errorf("05-resync did not print %s", steps[0].what)
 		}
 	}
 	if len(steps) > 0 {
