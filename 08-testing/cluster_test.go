@@ -35,11 +35,7 @@ func TestAnotherPodOfThatName(t *testing.T) {
 		t.Helper()
 		pod, err := pods.Create(ctx, &corev1.Pod{
 			ObjectMeta: metav1.ObjectMeta{Name: "web", Annotations: map[string]string{ttlAnnotation: ttl}},
-			Spec: corev1.PodSpec{
-				// Scheduler and kwok leave it alone: nobody but this test writes to it.
-				SchedulingGates: []corev1.PodSchedulingGate{{Name: "informers.example.com/stay-pending"}},
-				Containers:      []corev1.Container{{Name: "nginx", Image: "nginx:1.22"}},
-			},
+			Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "nginx", Image: "nginx:1.22"}}},
 		}, metav1.CreateOptions{})
 		if err != nil {
 			t.Error(err)
@@ -94,7 +90,8 @@ func TestAnotherPodOfThatName(t *testing.T) {
 	}
 }
 
-// apiServer starts a control plane for the time of the test.
+// apiServer starts etcd and an API server for the time of the test. No scheduler and no
+// kubelet are there: nobody but this test writes to its pods.
 func apiServer(t *testing.T) *rest.Config {
 	t.Helper()
 	begin := time.Now()
@@ -112,7 +109,7 @@ func apiServer(t *testing.T) *rest.Config {
 	}
 	name := fmt.Sprint("informers-08-", os.Getpid())
 	t.Cleanup(func() { shell("go run . down --name " + name) })
-	kubeconfig := shell(`eval "$(go run . up --name ` + name + `)" && echo "$KUBECONFIG"`)
+	kubeconfig := shell(`eval "$(go run . up --api-only --name ` + name + `)" && echo "$KUBECONFIG"`)
 	t.Logf("the API server is ready after %s", time.Since(begin).Round(time.Millisecond))
 	rules := &clientcmd.ClientConfigLoadingRules{ExplicitPath: kubeconfig}
 	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()

@@ -30,10 +30,21 @@ var auditYAML []byte
 
 // components are the processes of a cluster, by the names that kwokctl gives
 // to their programs, pid files and logs (kwok v0.8.0, pkg/consts/consts.go).
+// The first two are the API.
 var components = []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok-controller"}
 
 // A cluster is one that kwokctl keeps in root/clusters/name.
-type cluster struct{ root, name string }
+type cluster struct {
+	root, name string
+	apiOnly    bool // etcd and kube-apiserver alone
+}
+
+func (c cluster) components() []string {
+	if c.apiOnly {
+		return components[:2]
+	}
+	return components
+}
 
 func (c cluster) file(name ...string) string {
 	return filepath.Join(append([]string{c.root, "clusters", c.name}, name...)...)
@@ -48,11 +59,16 @@ func (c cluster) start(ctx context.Context, bin string) (err error) {
 	defer cancel()
 	syscall.Umask(0o077) // keys, certificates and data are for the user alone
 
-	// The mark of a start that was seen through, with these programs.
-	mark := c.file("made-with")
-	made, _ := os.ReadFile(mark)
-	first := string(made) != bin
-	if first && len(made) > 0 {
+	made, apiOnly := c.madeWith()
+	if made != "" && apiOnly != c.apiOnly {
+		how := "without"
+		if apiOnly {
+			how = "with"
+		}
+		return fmt.Errorf("it was made %s --api-only: up it so, or take it down first", how)
+	}
+	first := made != bin
+	if first && made != "" {
 		fmt.Fprintf(os.Stderr, "cluster %q was made with other versions: making it anew\n", c.name)
 	}
 	// kwokctl starts no component twice, and one may end for a passing reason:
@@ -73,7 +89,7 @@ func (c cluster) start(ctx context.Context, bin string) (err error) {
 		}
 	}
 	if err == nil {
-		err = os.WriteFile(mark, []byte(bin), 0o600)
+		err = c.mark(bin)
 	}
 	switch {
 	case err != nil && first:
@@ -82,6 +98,22 @@ func (c cluster) start(ctx context.Context, bin string) (err error) {
 		return fmt.Errorf("%w; down and then up makes it anew", err)
 	}
 	return nil
+}
+
+// mark notes that a start was seen through, and with which programs.
+func (c cluster) mark(bin string) error {
+	if c.apiOnly {
+		bin += apiOnlyMark
+	}
+	return os.WriteFile(c.file("made-with"), []byte(bin), 0o600)
+}
+
+const apiOnlyMark = " --api-only"
+
+// madeWith returns what mark noted; bin is empty if no start was seen through.
+func (c cluster) madeWith() (bin string, apiOnly bool) {
+	mark, _ := os.ReadFile(c.file("made-with"))
+	return strings.CutSuffix(string(mark), apiOnlyMark)
 }
 
 // configure writes the files that kwokctl and kwok read.
@@ -101,8 +133,8 @@ func (c cluster) configure(bin string) error {
 const podLog = "2026-01-01T00:00:00Z stdout F No container runs here: kwok only plays the kubelet, so there is no log.\n"
 
 // try starts what does not run, creates the node if it is not there, and waits
-// until the node is ready and the service account "default" exists. It gives
-// up with an endedError when a component ends.
+// until the node is ready and the service account "default" exists: until a pod
+// can be created. It gives up with an endedError when a component ends.
 func (c cluster) try(ctx context.Context, bin string) error {
 	if err := c.correctPIDs(ctx); err != nil {
 		return err
@@ -113,8 +145,17 @@ func (c cluster) try(ctx context.Context, bin string) error {
 
 	config := c.file("config.yaml")
 	// Without --kubeconfig "" kwokctl would write into the user's.
-	if err := c.run(ctx, nil, bin, "kwokctl", "create", "cluster", "--name", c.name, "--config", config, "--kubeconfig", ""); err != nil {
+	create := []string{"create", "cluster", "--name", c.name, "--config", config, "--kubeconfig", ""}
+	if c.apiOnly {
+		// Nobody makes service accounts, so no pod may need one.
+		create = append(create, "--disable", strings.Join(components[2:], ","),
+			"--extra-args", "kube-apiserver=disable-admission-plugins=ServiceAccount")
+	}
+	if err := c.run(ctx, nil, bin, "kwokctl", create...); err != nil {
 		return err
+	}
+	if c.apiOnly {
+		return c.awaitDefault(ctx, bin, "namespaces")
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
@@ -123,23 +164,26 @@ func (c cluster) try(ctx context.Context, bin string) error {
 		}
 		return c.run(ctx, nil, bin, "kubectl", "wait", "node/node-0", "--for", "condition=Ready", "--timeout", "-1s")
 	})
-	g.Go(func() error {
-		// kubectl wait --for=create would ask twice a second; this watches.
-		watch, stop := context.WithCancel(ctx)
-		defer stop()
-		found := false
-		err := c.run(watch, func(line string) {
-			if line == "serviceaccount/default" {
-				found = true
-				stop()
-			}
-		}, bin, "kubectl", "get", "serviceaccounts", "--namespace", "default", "--field-selector", "metadata.name=default", "--watch", "--output", "name")
-		if found {
-			return nil
-		}
-		return err
-	})
+	g.Go(func() error { return c.awaitDefault(ctx, bin, "serviceaccounts") })
 	return g.Wait()
+}
+
+// awaitDefault returns when the object "default" of a resource exists. kubectl
+// wait --for=create would ask twice a second; this watches.
+func (c cluster) awaitDefault(ctx context.Context, bin, resource string) error {
+	watch, stop := context.WithCancel(ctx)
+	defer stop()
+	found := false
+	err := c.run(watch, func(line string) {
+		if strings.HasSuffix(line, "/default") {
+			found = true
+			stop()
+		}
+	}, bin, "kubectl", "get", resource, "--namespace", "default", "--field-selector", "metadata.name=default", "--watch", "--output", "name")
+	if found {
+		return nil
+	}
+	return err
 }
 
 // run runs one of the built programs on the cluster and calls line, if given,
@@ -324,13 +368,14 @@ func (c cluster) status(ctx context.Context) error {
 		}
 		fmt.Printf("%-24s pid %-8d %4d MiB\n", p.program, p.Pid, memory.RSS>>20)
 	}
-	bin, err := os.ReadFile(c.file("made-with"))
-	if err != nil || len(running) < len(components) {
+	bin, apiOnly := c.madeWith()
+	c.apiOnly = apiOnly
+	if bin == "" || len(running) < len(c.components()) {
 		return fmt.Errorf("cluster %q does not run, or not all of it; `up` starts what is missing", c.name)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, 5*time.Second, errors.New("no answer in 5 s"))
 	defer cancel()
-	if err := c.run(ctx, nil, string(bin), "kubectl", "get", "--raw", "/readyz"); err != nil {
+	if err := c.run(ctx, nil, bin, "kubectl", "get", "namespaces", "default"); err != nil {
 		return fmt.Errorf("cluster %q is not ready: %w", c.name, err)
 	}
 	fmt.Printf("cluster %q is ready: KUBECONFIG=%s\n", c.name, c.kubeconfig())

@@ -183,6 +183,7 @@ func TestWrongUseIsOneLine(t *testing.T) {
 		{`cannot be named ""`, []string{"up", "--name="}},
 		{`does not run`, []string{"status"}},
 		{`has no API server that runs`, []string{"restart"}},
+		{`--api-only is a flag of up alone`, []string{"restart", "--api-only"}},
 	} {
 		u.fails(test.want, test.args...)
 	}
@@ -433,6 +434,48 @@ func TestRestart(t *testing.T) {
 		t.Errorf("other processes %v, before %v", after, before)
 	}
 	u.podRuns(export, "after-restart")
+}
+
+// TestAPIOnly: etcd and the API server alone take a pod, also after a crash of both, and
+// the cluster stays one of that kind.
+func TestAPIOnly(t *testing.T) {
+	u := newUser(t)
+	up := []string{"up", "--api-only"}
+	export := u.ok(up...)
+	check := func(pod string) {
+		t.Helper()
+		u.kubectl(export, "run", pod, "--image=nginx")
+		if running := u.pids("default"); len(running) != 2 || running["etcd"] == 0 || running["kube-apiserver"] == 0 {
+			t.Errorf("it runs %v, want etcd and kube-apiserver alone", running)
+		}
+		if status := u.ok("status"); !strings.Contains(status, `cluster "default" is ready`) {
+			t.Errorf("status prints %q", status)
+		}
+	}
+	check("first")
+	u.fails("it was made with --api-only: ", "up")
+	if again := u.ok(up...); again != export {
+		t.Errorf("up prints %q, then %q", export, again)
+	}
+	check("again")
+	if again := u.ok("restart"); again != export {
+		t.Errorf("restart prints %q, up %q", again, export)
+	}
+	check("restarted")
+	if err := u.cluster("default").kill(t.Context(), func(proc) bool { return true }); err != nil {
+		t.Fatal(err)
+	}
+	u.fails("does not run", "status")
+	if again := u.ok(up...); again != export {
+		t.Errorf("after a kill up prints %q, was %q", again, export)
+	}
+	check("killed")
+	if pods := u.kubectl(export, "get", "pods", "--output=name"); pods != "pod/again\npod/first\npod/killed\npod/restarted\n" {
+		t.Errorf("the pods are %q", pods)
+	}
+	u.ok("down")
+	u.ok("up")
+	u.fails("it was made without --api-only: ", up...)
 }
 
 // TestCleanLeavesRuns: which kind clusters are of the demo and the e2e suite is

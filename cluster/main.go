@@ -23,7 +23,7 @@ import (
 	"golang.org/x/term"
 )
 
-const usage = `usage: go -C cluster run . VERB [--name NAME]
+const usage = `usage: go -C cluster run . VERB [--name NAME] [--api-only]
 
   up      build what is missing, start the cluster, print the export line:
           eval "$(go -C cluster run . up)"
@@ -33,6 +33,8 @@ const usage = `usage: go -C cluster run . VERB [--name NAME]
   clean   take every cluster down and remove the built programs too
 
 --name NAME makes another cluster beside the one named "default".
+--api-only, of up, starts etcd and kube-apiserver alone, in half the time:
+          pods can be written and watched, but nobody schedules or runs them.
 `
 
 func main() {
@@ -59,6 +61,7 @@ func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("cluster", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	name := flags.String("name", "default", "")
+	apiOnly := flags.Bool("api-only", false, "")
 	err := flags.Parse(args)
 	switch {
 	case verb == "help" || verb == "-h" || verb == "--help" || errors.Is(err, flag.ErrHelp):
@@ -68,6 +71,8 @@ func run(ctx context.Context, args []string) error {
 		return fmt.Errorf("%w%s", err, help)
 	case flags.NArg() > 0:
 		return fmt.Errorf("unexpected argument %q%s", flags.Arg(0), help)
+	case *apiOnly && verb != "up":
+		return fmt.Errorf("--api-only is a flag of up alone%s", help)
 	case !names.MatchString(*name):
 		return fmt.Errorf("a cluster cannot be named %q: use at most 40 of a-z, 0-9 and -, no - at either end", *name)
 	}
@@ -76,7 +81,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	c := cluster{root: root, name: *name}
+	c := cluster{root: root, name: *name, apiOnly: *apiOnly}
 	switch verb {
 	case "up", "down", "restart", "clean":
 		unlock, err := lock(ctx, root)
@@ -95,6 +100,7 @@ func run(ctx context.Context, args []string) error {
 		if err := c.killAPIServer(ctx); err != nil {
 			return err
 		}
+		_, c.apiOnly = c.madeWith()
 		return up(ctx, c)
 	case "status":
 		return c.status(ctx)
