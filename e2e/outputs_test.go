@@ -149,9 +149,12 @@ func TestDemo(t *testing.T) {
 				"UpdateFunc: handleUpdate, DeleteFunc: handleDelete,", "UpdateFunc: handleUpdate,",
 				"	handleDelete := func", "	_ = func")
 			printed, err := demo(t, "GOFLAGS="+flag)
-			exit := (*exec.ExitError)(nil)
-			if !errors.As(err, &exit) || string(exit.Stderr) != "cluster: current (asked for)\ndemo: 05-resync did not print the Delete of nginx\n" {
-				t.Errorf("%v, printed:\n%s", err, printed)
+			stderr := ""
+			if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+				stderr = string(exit.Stderr)
+			}
+			if stderr != "cluster: current (asked for)\ndemo: 05-resync did not print the Delete of nginx\n" {
+				t.Errorf("%v, stderr %q, printed:\n%s", err, stderr, printed)
 			}
 		}))
 	testenv.TestInParallel(t, show.Feature(), noShow.Feature())
