@@ -54,8 +54,9 @@ lint: ## go vet, gofmt, actionlint, golangci-lint, and the proof that they find 
 e2e: ## the chapters and the demo on a cluster; ARGS are for the suite
 	go test -count=1 -timeout 40m ./e2e -args $(ARGS)
 
+# Three at a time: most of the time they wait.
 breakages: ## break chapters on purpose: the e2e suite has to fail each time
-	go test -count=1 -timeout 40m -v ./e2e/breakages
+	go test -count=1 -timeout 40m -parallel 3 -v ./e2e/breakages
 
 exercises: ## the exercises fail as given and pass with their solutions
 	go test -count=1 -timeout 20m ./internal/exercises
