@@ -6,7 +6,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -18,6 +17,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/rand"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -107,7 +107,8 @@ func apiServer(t *testing.T) *rest.Config {
 		}
 		return strings.TrimSpace(string(out))
 	}
-	name := fmt.Sprint("informers-08-", os.Getpid())
+	// A name of its own each time: client-go caches transports by the paths of key and CA.
+	name := "informers-08-" + rand.String(8)
 	t.Cleanup(func() { shell("go run . down --name " + name) })
 	kubeconfig := shell(`eval "$(go run . up --api-only --name ` + name + `)" && echo "$KUBECONFIG"`)
 	t.Logf("the API server is ready after %s", time.Since(begin).Round(time.Millisecond))
