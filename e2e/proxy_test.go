@@ -1,12 +1,18 @@
 package e2e
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/wait"
 )
 
 // A proxy passes connections on to an API server until it is cut.
@@ -57,9 +63,16 @@ func (p *proxy) cut() {
 // connect passes new connections on to upstream.
 func (p *proxy) connect(t *testing.T, upstream string) {
 	t.Helper()
-	l, err := net.Listen("tcp", p.address)
-	if err != nil {
-		t.Fatal(err)
+	var l net.Listener
+	// A listener that was closed while another goroutine started a program is open for a
+	// moment longer: in the new process, which closes it with its exec.
+	if err := wait.PollUntilContextTimeout(t.Context(), 10*time.Millisecond, timeout, true, func(context.Context) (_ bool, err error) {
+		if l, err = net.Listen("tcp", p.address); errors.Is(err, syscall.EADDRINUSE) {
+			return false, nil
+		}
+		return true, err
+	}); err != nil {
+		t.Fatalf("listen on %s: %v", p.address, err)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
