@@ -65,7 +65,7 @@ func (c cluster) start(ctx context.Context, bin string) (err error) {
 		if apiOnly {
 			how = "with"
 		}
-		return fmt.Errorf("it was made %s --api-only: up it so, or take it down first", how)
+		return fmt.Errorf("it was made %s --api-only; do the same, or take it down first", how)
 	}
 	first := made != bin
 	if first && made != "" {
@@ -375,7 +375,11 @@ func (c cluster) status(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, 5*time.Second, errors.New("no answer in 5 s"))
 	defer cancel()
-	if err := c.run(ctx, nil, bin, "kubectl", "get", "namespaces", "default"); err != nil {
+	ready := []string{"get", "--raw", "/readyz"}
+	if c.apiOnly { // which up does not wait for
+		ready = []string{"get", "namespaces", "default"}
+	}
+	if err := c.run(ctx, nil, bin, "kubectl", ready...); err != nil {
 		return fmt.Errorf("cluster %q is not ready: %w", c.name, err)
 	}
 	fmt.Printf("cluster %q is ready: KUBECONFIG=%s\n", c.name, c.kubeconfig())

@@ -453,7 +453,7 @@ func TestAPIOnly(t *testing.T) {
 		}
 	}
 	check("first")
-	u.fails("it was made with --api-only: ", "up")
+	u.fails("it was made with --api-only; ", "up")
 	if again := u.ok(up...); again != export {
 		t.Errorf("up prints %q, then %q", export, again)
 	}
@@ -475,7 +475,7 @@ func TestAPIOnly(t *testing.T) {
 	}
 	u.ok("down")
 	u.ok("up")
-	u.fails("it was made without --api-only: ", up...)
+	u.fails("it was made without --api-only; ", up...)
 }
 
 // TestCleanLeavesRuns: which kind clusters are of the demo and the e2e suite is

@@ -33,8 +33,8 @@ const usage = `usage: go -C cluster run . VERB [--name NAME] [--api-only]
   clean   take every cluster down and remove the built programs too
 
 --name NAME makes another cluster beside the one named "default".
---api-only, of up, starts etcd and kube-apiserver alone, in half the time:
-          pods can be written and watched, but nobody schedules or runs them.
+--api-only, of up, starts etcd and kube-apiserver alone: pods can be written
+          and watched, but nobody schedules or runs them.
 `
 
 func main() {

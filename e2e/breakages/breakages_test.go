@@ -75,8 +75,8 @@ var breakages = []struct {
 		[]string{"WithOptions(client, *resync,", "WithOptions(client, 0,"},
 	},
 	{
-		"resync too early", "05-resync", "TestResync", "want about 4s",
-		[]string{"WithOptions(client, *resync,", "WithOptions(client, *resync/2,"},
+		"resync too early", "05-resync", "TestResync", "resync 1 came after 2.",
+		[]string{"WithOptions(client, *resync,", "WithOptions(client, *resync*5/8,"},
 	},
 	{
 		"an initial Add called new", "05-resync", "TestResync", "expected",
