@@ -235,13 +235,13 @@ func TestPodsLifeLastDeleteWritesTwice(t *testing.T) {
 		if len(end.Managers)+len(gone.Managers)+len(gone.Changes) != 0 {
 			t.Errorf("managers %v and %v, changes %v", end.Managers, gone.Managers, gone.Changes)
 		}
-		// Now is while the request was served: before the end of the grace, but after
-		// it where a container took longer to end.
-		now := end.New.DeletionTimestamp
+		// It moves to the time of the request: back from the end of the grace, and forward
+		// where a container took longer than that.
+		moved := end.New.DeletionTimestamp
 		update, last := l.Calls[len(l.Calls)-2], l.Calls[len(l.Calls)-1]
-		if now.Time.Before(end.Request.Time.Truncate(time.Second)) || now.After(update.At) {
+		if moved.Time.Before(end.Request.Time.Truncate(time.Second)) || moved.After(update.At) {
 			t.Errorf("the deletionTimestamp is %s, the request came at %s, the handler's call at %s",
-				now, end.Request.Time, update.At)
+				moved, end.Request.Time, update.At)
 		}
 		if last.Kind != "Delete" || last.New != gone.New.ResourceVersion {
 			t.Errorf("the last call is %+v", last)
