@@ -49,7 +49,7 @@ type way struct {
 var quickPing = []string{"HTTP2_READ_IDLE_TIMEOUT_SECONDS=2", "HTTP2_PING_TIMEOUT_SECONDS=1"}
 
 var ways = []way{
-	{name: "silent for a moment, before a ping", end: func(t *testing.T, c *connection) {
+	{name: "silent for a moment", end: func(t *testing.T, c *connection) {
 		before := c.connections()
 		c.goOn()
 		c.awaitAdd(t, "created", timeout)
@@ -82,11 +82,11 @@ var ways = []way{
 		c.front.end(t, nil, errors.New("the test ends the watch"))
 		c.goOn()
 	}},
-	{name: "an event that cannot be decoded", front: true, relist: true, end: func(t *testing.T, c *connection) {
+	{name: "sent what cannot be decoded", front: true, relist: true, end: func(t *testing.T, c *connection) {
 		c.front.end(t, noPod(t), nil)
 		c.goOn()
 	}},
-	{name: "silent, a ping is not answered", env: quickPing, relist: true, end: func(_ *testing.T, c *connection) {
+	{name: "silent, ping not answered", env: quickPing, relist: true, end: func(_ *testing.T, c *connection) {
 		c.abandon()
 	}},
 }
@@ -123,6 +123,7 @@ func TestConnectionDies(t *testing.T) {
 	}
 	var table strings.Builder
 	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "the connection is\tthen\ttombstone\twatch ended with error")
 	for _, c := range dead {
 		fmt.Fprintln(w, strings.Join(c.row(), "\t"))
 	}
@@ -167,7 +168,8 @@ func (c *connection) test(t *testing.T) {
 		Feature())
 }
 
-// row is what the program printed, in short: what followed, the delete, and what is on stderr.
+// row is what the program printed, in short: what followed, whether the delete came as a
+// tombstone, and what is on stderr.
 func (c *connection) row() []string {
 	stdout := c.chapter.Stdout.String()
 	then := "rewatch"
@@ -176,12 +178,12 @@ func (c *connection) row() []string {
 	} else if c.connections() == 1 && !c.way.front {
 		then = "the same watch"
 	}
-	tombstone := regexp.MustCompile(`tombstone=\w+`).FindString(stdout)
+	tombstone := regexp.MustCompile(`tombstone=(\w+)`).FindStringSubmatch(stdout)[1]
 	logged := "nothing"
 	if stderr := strings.TrimSpace(c.chapter.Stderr.String()); stderr != "" {
-		// klog's head, the reflector's name and what wraps each such error are the same in all.
-		logged = regexp.MustCompile(`^.*"Warning: (watch ended with error)".* err=.*event from the watch stream: (.*)\\"\).*$`).
-			ReplaceAllString(stderr, "$1: $2")
+		// Of a line like that of a watch that ended with an error only its own part, else all of it.
+		logged = regexp.MustCompile(`^.*"Warning: watch ended with error" .*event from the watch stream: (.*?)(; received from peer|: provided data .*)?\\"\).*$`).
+			ReplaceAllString(stderr, "$1")
 	}
 	return []string{c.name, then, tombstone, logged}
 }
@@ -231,7 +233,10 @@ func (c *connection) behindFront(t *testing.T) {
 	}
 	f := &front{}
 	pass := &httputil.ReverseProxy{
-		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(upstream) },
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(upstream)
+			r.Out.Header.Set("Accept-Encoding", "identity") // so that the test can add to the answer
+		},
 		Transport: transport,
 		ErrorLog:  log.New(t.Output(), "", 0),
 		ModifyResponse: func(r *http.Response) error {
