@@ -112,14 +112,14 @@ func TestConnectionDies(t *testing.T) {
 				t.Parallel()
 				c := &connection{way: way}
 				c.test(t)
-				if !t.Failed() && !t.Skipped() {
+				if !t.Failed() && c.chapter != nil { // else --skip-labels leaves it out
 					dead[i] = c
 				}
 			})
 		}
 	})
 	if slices.Contains(dead, nil) {
-		return // -run chose some of them, or one has failed
+		return // a flag chose some of them, or one has failed
 	}
 	var table strings.Builder
 	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
