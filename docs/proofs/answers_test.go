@@ -20,11 +20,13 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/dynamic/dynamicinformer"
 	"k8s.io/client-go/features"
 	featurestesting "k8s.io/client-go/features/testing"
 	"k8s.io/client-go/informers"
@@ -100,23 +102,40 @@ func TestInformerDropsTheKind(t *testing.T) {
 		<-r.Context().Done()
 	}))
 	t.Cleanup(server.Close)
-	factory := informers.NewSharedInformerFactory(kubernetes.NewForConfigOrDie(&rest.Config{Host: server.URL}), 0)
+	config := &rest.Config{Host: server.URL}
+
+	factory := informers.NewSharedInformerFactory(kubernetes.NewForConfigOrDie(config), 0)
 	lister := factory.Core().V1().Pods().Lister()
+	dynamicFactory := dynamicinformer.NewDynamicSharedInformerFactory(dynamic.NewForConfigOrDie(config), 0)
+	dynamicPods := dynamicFactory.ForResource(corev1.SchemeGroupVersion.WithResource("pods"))
+	store := dynamicPods.Informer().GetStore()
 	ctx, cancel := context.WithCancel(t.Context())
 	factory.StartWithContext(ctx)
-	defer factory.Shutdown()
-	defer cancel()
+	dynamicFactory.Start(ctx.Done())
+	t.Cleanup(func() {
+		cancel()
+		factory.Shutdown()
+		dynamicFactory.Shutdown()
+	})
 	if err := factory.WaitForCacheSyncWithContext(ctx).Err; err != nil {
 		t.Fatal(err)
 	}
+	if !cache.WaitFor(ctx, "", dynamicPods.Informer().HasSyncedChecker()) {
+		t.Fatal(ctx.Err())
+	}
+
 	pod, err := lister.Pods("default").Get("web")
 	if err != nil {
 		t.Fatal(err)
 	}
-	equal(t, "TypeMeta", pod.TypeMeta, metav1.TypeMeta{})
+	equal(t, "typed", pod.TypeMeta, metav1.TypeMeta{})
 	kind, err := kindOf(pod)
-	equal(t, "kind", kind, "/v1, Kind=Pod")
+	equal(t, "kindOf", kind, "/v1, Kind=Pod")
 	equal(t, "error", err, nil)
+	for _, obj := range store.List() {
+		equal(t, "dynamic", obj.(*unstructured.Unstructured).GetKind(), "Pod")
+	}
+	equal(t, "dynamic objects", len(store.List()), 1)
 }
 
 // Loops with a period of ten seconds, for a run that is shorter and one that is longer.
@@ -220,10 +239,10 @@ func TestReadyIsATransition(t *testing.T) {
 		s.watch.Modify(labeled)
 		time.Sleep(time.Minute) // two resyncs
 		s.watch.Modify(readyPod("db", "5", corev1.ConditionFalse))
-		time.Sleep(10 * time.Second)
+		time.Sleep(5 * time.Second)
 		s.watch.Modify(readyPod("db", "6", corev1.ConditionTrue))
 		synctest.Wait()
-		equal(t, "Updates: four writes, and two pods in three resyncs", updates, 10)
+		equal(t, "Updates: four writes, and two pods in two resyncs", updates, 8)
 		outputs.Shown(t, root, out.String(), *update)
 	})
 }
@@ -292,7 +311,10 @@ func stillExists(
 	if apierrors.IsNotFound(err) {
 		return false, nil
 	}
-	return err == nil && pod.UID == deleted.OptionalObj.UID, err
+	if err != nil || deleted.OptionalObj == nil {
+		return err == nil, err // a tombstone without a copy has only the name
+	}
+	return pod.UID == deleted.OptionalObj.UID, nil
 }
 
 func TestStillExists(t *testing.T) {
@@ -316,7 +338,11 @@ func TestStillExists(t *testing.T) {
 	client.PrependReactor("get", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
 		return true, nil, stagesForbidden()
 	})
-	_, err := stillExists(t.Context(), client, corev1informers.DeletedPod{OptionalObj: before})
+	byName := corev1informers.DeletedPod{FinalStateUnknown: &cache.DeletedFinalStateUnknown{Key: "default/web"}}
+	exists, err := stillExists(t.Context(), fake.NewClientset(before), byName)
+	equal(t, "by name", exists, true)
+	equal(t, "by name: error", err, nil)
+	_, err = stillExists(t.Context(), client, corev1informers.DeletedPod{OptionalObj: before})
 	equal(t, "forbidden", apierrors.IsForbidden(err), true)
 }
 
@@ -399,6 +425,12 @@ func TestTransformMustKeepTheResourceVersion(t *testing.T) {
 	}
 }
 
+func TestFakeAcceptsAStaleUpdate(t *testing.T) {
+	client := fake.NewClientset(pod("web", "2"))
+	_, err := client.CoreV1().Pods("default").Update(t.Context(), pod("web", "1"), metav1.UpdateOptions{})
+	equal(t, "error", err, nil)
+}
+
 func TestFailedCallIsTriedAgainByTheQueueOnly(t *testing.T) {
 	tell(t, serve(pod("web", "1")), 0, func(t *testing.T, s *story) {
 		queue := workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[cache.ObjectName]())
@@ -449,6 +481,28 @@ func TestInformerEndsWithItsTest(t *testing.T) {
 
 		synctest.Wait()
 		equal(t, "pods in the store", len(store.ListKeys()), 1)
+	})
+}
+
+// A handler that waits is released before Shutdown waits for it: the last cleanup runs first.
+func TestHandlerIsReleasedBeforeShutdown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		factory := informers.NewSharedInformerFactory(fake.NewClientset(pod("web", "1")), 0)
+		release, returned := make(chan struct{}), false
+		_, err := factory.Core().V1().Pods().TypedInformer().AddTypedEventHandler(
+			corev1informers.PodHandlerFuncs{AddFunc: func(*corev1.Pod) {
+				<-release
+				returned = true
+			}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		factory.StartWithContext(t.Context())
+		t.Cleanup(func() { equal(t, "the handler has returned", returned, true) })
+		t.Cleanup(factory.Shutdown)
+		t.Cleanup(func() { close(release) })
+		synctest.Wait()
+		equal(t, "the handler has returned", returned, false)
 	})
 }
 
