@@ -21,6 +21,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/dynamic"
@@ -122,11 +123,14 @@ func (s *transportServer) wake() {
 	s.changed = make(chan struct{})
 }
 
-// RoundTrip answers a list or a watch, of any namespace.
+// RoundTrip answers a list or a watch, of any namespace, and accepts each delete.
 func (s *transportServer) RoundTrip(r *http.Request) (*http.Response, error) {
 	query := r.URL.Query()
 	verb := "list"
-	if query.Get("watch") != "" {
+	switch {
+	case r.Method == http.MethodDelete:
+		verb = "delete"
+	case query.Get("watch") != "":
 		verb = "watch"
 	}
 	s.mu.Lock()
@@ -137,6 +141,10 @@ func (s *transportServer) RoundTrip(r *http.Request) (*http.Response, error) {
 	if !installed {
 		return transportReply(r, http.StatusNotFound, "text/plain",
 			io.NopCloser(strings.NewReader("404 page not found\n"))), nil
+	}
+	if verb == "delete" {
+		return transportReply(r, http.StatusOK, "application/json", io.NopCloser(bytes.NewReader(
+			transportJSON(map[string]any{"kind": "Status", "apiVersion": "v1", "status": "Success"})))), nil
 	}
 	metadataOnly := strings.Contains(r.Header.Get("Accept"), "as=PartialObjectMetadata")
 	if verb == "list" {
@@ -316,17 +324,36 @@ func TestOneBadObjectPreventsTheSync(t *testing.T) {
 	}
 }
 
+// transportStory runs a story with WatchList and with LIST. Both print the same, and the
+// page shows it.
+func transportStory(t *testing.T, act func(t *testing.T, say func(format string, args ...any))) {
+	t.Helper()
+	var printed []string
+	for _, watchList := range []bool{true, false} {
+		t.Run(fmt.Sprintf("WatchList=%t", watchList), func(t *testing.T) {
+			clientfeaturestesting.SetFeatureDuringTest(t, clientfeatures.WatchListClient, watchList)
+			synctest.Test(t, func(t *testing.T) {
+				var out strings.Builder
+				act(t, func(format string, args ...any) { fmt.Fprintf(&out, format+"\n", args...) })
+				printed = append(printed, out.String())
+			})
+		})
+	}
+	if len(printed) == 2 {
+		equal(t, "with LIST", printed[1], printed[0])
+		outputs.Shown(t, root, printed[0], *update)
+	}
+}
+
 func TestOneBadObjectStopsTheInformer(t *testing.T) {
-	var out strings.Builder
-	say := func(format string, args ...any) { fmt.Fprintf(&out, format+"\n", args...) }
-	config := ktesting.NewConfig(ktesting.BufferLogs(true), ktesting.Verbosity(0))
-	logger := ktesting.NewLogger(t, config)
-	logged := logger.GetSink().(ktesting.Underlier).GetBuffer()
-	synctest.Test(t, func(t *testing.T) {
+	transportStory(t, func(t *testing.T, say func(format string, args ...any)) {
+		config := ktesting.NewConfig(ktesting.BufferLogs(true), ktesting.Verbosity(0))
+		logger := ktesting.NewLogger(t, config)
+		logged := logger.GetSink().(ktesting.Underlier).GetBuffer()
 		s := newTransportServer(transportPods)
 		pods, told := transportPodsInformer(t, s)
 		if _, err := pods.AddTypedEventHandler(corev1informers.PodHandlerFuncs{
-			AddFunc: func(pod *corev1.Pod) { say("Add %s", pod.Name) },
+			AddFunc: func(pod *corev1.Pod) { say("Add %s: %s", pod.Name, pod.ResourceVersion) },
 			UpdateFunc: func(old, pod *corev1.Pod) {
 				say("Update %s: %s → %s", pod.Name, old.ResourceVersion, pod.ResourceVersion)
 			},
@@ -346,7 +373,7 @@ func TestOneBadObjectStopsTheInformer(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		say("told: %v", (*told)[0])
+		say("told: %s", strings.Replace((*told)[0].Error(), ": ", ":\n      ", 1)) // the page is narrow
 
 		say("* web changes, and an hour passes")
 		before := len(*told)
@@ -360,14 +387,35 @@ func TestOneBadObjectStopsTheInformer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		say("in the store: version %s, HasSynced: %t", stored.ResourceVersion, pods.HasSynced())
+		say("web in the store: %s, HasSynced: %t", stored.ResourceVersion, pods.HasSynced())
 
 		say("* the other pod is deleted, and a minute passes")
 		s.remove("bad")
 		time.Sleep(time.Minute)
 		synctest.Wait()
 	})
-	outputs.Shown(t, root, out.String(), *update)
+}
+
+// A list of the dynamic client has every object, and each is converted alone.
+func TestConvertingOneByOneFindsTheBadObject(t *testing.T) {
+	s := newTransportServer(transportPods)
+	s.write("good", cpu("500m"))
+	s.write("bad", cpu("half a core"))
+	client, err := dynamic.NewForConfig(s.config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := client.Resource(corev1.SchemeGroupVersion.WithResource("pods")).List(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var bad []string
+	for _, item := range list.Items {
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(item.Object, &corev1.Pod{}); err != nil {
+			bad = append(bad, item.GetName())
+		}
+	}
+	equal(t, "what does not fit the type", bad, "[bad]")
 }
 
 func TestUntypedInformersTakeTheBadObject(t *testing.T) {
@@ -407,22 +455,22 @@ func TestUntypedInformersTakeTheBadObject(t *testing.T) {
 
 func TestCRDDeletedAndInstalledAgain(t *testing.T) {
 	widgets := schema.GroupVersion{Group: "example.com", Version: "v1"}
-	var out strings.Builder
-	say := func(format string, args ...any) { fmt.Fprintf(&out, format+"\n", args...) }
-	synctest.Test(t, func(t *testing.T) {
+	transportStory(t, func(t *testing.T, say func(format string, args ...any)) {
 		s := newTransportServer(widgets.WithKind("Widget"))
 		client, err := dynamic.NewForConfig(s.config())
 		if err != nil {
 			t.Fatal(err)
 		}
-		informer := dynamicinformer.NewDynamicSharedInformerFactory(client, 0).
-			ForResource(widgets.WithResource("widgets")).Informer()
+		informer := cache.NewTypedSharedIndexInformer[*unstructured.Unstructured](
+			dynamicinformer.NewDynamicSharedInformerFactory(client, 0).
+				ForResource(widgets.WithResource("widgets")).Informer())
 		told := transportTold(t, informer)
 		var deletes []string
-		if _, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-			AddFunc: func(obj any) { say("Add %s", obj.(*unstructured.Unstructured).GetName()) },
-			DeleteFunc: func(obj any) {
-				deletes = append(deletes, "Delete "+obj.(*unstructured.Unstructured).GetName())
+		if _, err := informer.AddTypedEventHandler(cache.TypedResourceEventHandlerFuncs[*unstructured.Unstructured]{
+			AddFunc: func(widget *unstructured.Unstructured) { say("Add %s", widget.GetName()) },
+			DeleteFunc: func(widget cache.DeletedObject[*unstructured.Unstructured]) {
+				deletes = append(deletes, fmt.Sprintf("Delete %s, tombstone: %t",
+					widget.GetName(), widget.FinalStateUnknown != nil))
 			},
 		}); err != nil {
 			t.Fatal(err)
@@ -454,7 +502,6 @@ func TestCRDDeletedAndInstalledAgain(t *testing.T) {
 		time.Sleep(time.Minute)
 		synctest.Wait()
 	})
-	outputs.Shown(t, root, out.String(), *update)
 }
 
 func TestFactoryKeepsAStoppedInformer(t *testing.T) {
@@ -513,6 +560,30 @@ func TestThrottlingIsOfListsAndNotOfWatches(t *testing.T) {
 				}
 				equal(t, "requests", counts, test.requests)
 			})
+		})
+	}
+}
+
+func TestThrottlingOfWrites(t *testing.T) {
+	for _, test := range []struct {
+		qps   float32
+		takes time.Duration
+	}{{0, 6 * time.Second}, {-1, 0}} { // 0 is the default
+		synctest.Test(t, func(t *testing.T) {
+			config := newTransportServer(transportPods).config()
+			config.QPS = test.qps
+			client, err := kubernetes.NewForConfig(config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			begin := time.Now()
+			for i := range 40 {
+				name := fmt.Sprint("web-", i)
+				if err := client.CoreV1().Pods("default").Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			equal(t, fmt.Sprintf("QPS %g takes", test.qps), time.Since(begin).Round(time.Millisecond), test.takes)
 		})
 	}
 }
