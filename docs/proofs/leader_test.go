@@ -138,3 +138,19 @@ func TestLostLeaseIsNotRegained(t *testing.T) {
 		equal(t, "events", events, "[OnStoppedLeading the worker ends]")
 	})
 }
+
+func TestOnStoppedLeadingIsCalledWithoutALease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := serve()
+		led, stopped := false, false
+		go elect(t.Context(), client, "leader", false, func(context.Context) {}, func() {})
+		synctest.Wait()
+		ctx, cancel := context.WithCancel(t.Context())
+		go elect(ctx, client, "standby", false, func(context.Context) { led = true }, func() { stopped = true })
+		time.Sleep(time.Minute)
+		cancel()
+		synctest.Wait()
+		equal(t, "led", led, false)
+		equal(t, "OnStoppedLeading", stopped, true)
+	})
+}

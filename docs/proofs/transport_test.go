@@ -299,9 +299,18 @@ func transportRun(ctx context.Context, t *testing.T, informer cache.SharedInform
 }
 
 func TestOneBadObjectPreventsTheSync(t *testing.T) {
-	for _, watchList := range []bool{true, false} {
-		t.Run(fmt.Sprintf("WatchList=%t", watchList), func(t *testing.T) {
-			clientfeaturestesting.SetFeatureDuringTest(t, clientfeatures.WatchListClient, watchList)
+	for _, test := range []struct {
+		watchList bool
+		recover   func(*transportServer)
+		stored    int
+	}{
+		{true, func(s *transportServer) { s.remove("bad") }, 1},
+		{true, func(s *transportServer) { s.write("bad", cpu("500m")) }, 2},
+		{false, func(s *transportServer) { s.remove("bad") }, 1},
+		{false, func(s *transportServer) { s.write("bad", cpu("500m")) }, 2},
+	} {
+		t.Run(fmt.Sprintf("WatchList=%t, then %d pods", test.watchList, test.stored), func(t *testing.T) {
+			clientfeaturestesting.SetFeatureDuringTest(t, clientfeatures.WatchListClient, test.watchList)
 			synctest.Test(t, func(t *testing.T) {
 				s := newTransportServer(transportPods)
 				s.write("good", cpu("500m"))
@@ -315,10 +324,11 @@ func TestOneBadObjectPreventsTheSync(t *testing.T) {
 				if len(*told) < 60 {
 					t.Errorf("told %d times in an hour", len(*told))
 				}
-				s.remove("bad")
+				test.recover(s)
 				time.Sleep(time.Minute)
 				synctest.Wait()
 				equal(t, "synced once it is gone", pods.HasSynced(), true)
+				equal(t, "pods then", len(pods.GetStore().ListKeys()), test.stored)
 			})
 		})
 	}

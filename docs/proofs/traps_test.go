@@ -283,6 +283,22 @@ func TestTransformThatAppendsRunsTwice(t *testing.T) {
 	}
 }
 
+func TestTransformRunsOnceOnAList(t *testing.T) {
+	appends := informers.WithTransform(func(obj any) (any, error) {
+		obj.(*corev1.Pod).Labels["team"] += "-blue"
+		return obj, nil
+	})
+	initial := pod("initial", "1")
+	initial.Labels = map[string]string{"team": "red"}
+	tell(t, serve(initial), 0, func(t *testing.T, s *story) { // a fake: no WatchList
+		pod, err := s.factory.Core().V1().Pods().Lister().Pods("default").Get("initial")
+		if err != nil {
+			t.Fatal(err)
+		}
+		equal(t, "label", pod.Labels["team"], "red-blue")
+	}, appends)
+}
+
 func TestTransformAndDeletes(t *testing.T) {
 	stages(t, func(t *testing.T, s *stagesScene) {
 		var seen []string
