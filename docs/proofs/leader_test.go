@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -102,40 +103,41 @@ func TestStandbyIsWarm(t *testing.T) {
 func TestLostLeaseIsNotRegained(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := serve()
-		down := false
+		var down atomic.Bool
 		client.PrependReactor("update", "leases", func(clienttesting.Action) (bool, runtime.Object, error) {
-			return down, nil, errors.New("no connection")
+			return down.Load(), nil, errors.New("no connection")
 		})
-		var events []string
-		var lost time.Time
+		events := make(chan string, 10)
 		returned := make(chan struct{})
-		working := make(chan struct{})
 		go func() {
 			defer close(returned)
 			elect(t.Context(), client, "leader", false, func(ctx context.Context) {
 				<-ctx.Done()
-				time.Sleep(time.Minute) // a call that is under way, and does not heed the context
-				events = append(events, "the worker ends")
-				close(working)
+				events <- "the context is canceled"
+				time.Sleep(time.Minute) // a call under way that ignores the context
+				events <- "the worker ends"
 			}, func() {
-				lost = time.Now()
-				events = append(events, "OnStoppedLeading")
+				synctest.Wait() // the worker is told first
+				events <- "OnStoppedLeading"
 			})
 		}()
 		time.Sleep(5 * time.Minute)
 		synctest.Wait()
 		equal(t, "events in five minutes as leader", len(events), 0)
 
-		down = true
+		down.Store(true)
 		began := time.Now()
 		<-returned
-		if wait := lost.Sub(began); wait < 10*time.Second || wait > 12*time.Second {
+		if wait := time.Since(began); wait < 10*time.Second || wait > 12*time.Second {
 			t.Errorf("lost after %s", wait)
 		}
-		down = false
-		<-working
+		down.Store(false)
+		for _, want := range []string{"the context is canceled", "OnStoppedLeading", "the worker ends"} {
+			equal(t, "event", <-events, want)
+		}
 		time.Sleep(5 * time.Minute)
-		equal(t, "events", events, "[OnStoppedLeading the worker ends]")
+		synctest.Wait()
+		equal(t, "events later", len(events), 0)
 	})
 }
 
