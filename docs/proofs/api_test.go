@@ -134,6 +134,7 @@ func TestPollRunsAtOnceOnlyIfImmediate(t *testing.T) {
 			equal(t, fmt.Sprintf("runs, immediate %t, timeout %s", tt.immediate, tt.timeout), runs, tt.runs)
 			equal(t, "error", errors.Is(err, context.DeadlineExceeded), true)
 			equal(t, "Interrupted", wait.Interrupted(err), true)
+			equal(t, "Interrupted, of a cancel", wait.Interrupted(context.Canceled), true)
 		})
 	}
 }
@@ -205,15 +206,15 @@ func TestTimeoutOfConfigEndsWatches(t *testing.T) {
 	}
 }
 
-// Twenty requests, ten for each of two API groups, one after the other.
+// Thirty requests, fifteen for each of two API groups, one after the other.
 func TestQPSOfConfig(t *testing.T) {
 	for name, tt := range map[string]struct {
 		qps   float32
 		burst int
 		took  time.Duration
 	}{
-		"default: a bucket for each group": {0, 0, 0},
-		"default of one bucket":            {5, 10, 2 * time.Second},
+		"default: a bucket for each group": {0, 0, time.Second},
+		"the same, set: one bucket":        {5, 10, 4 * time.Second},
 		"none":                             {-1, 0, 0},
 	} {
 		synctest.Test(t, func(t *testing.T) {
@@ -225,7 +226,7 @@ func TestQPSOfConfig(t *testing.T) {
 				t.Fatal(err)
 			}
 			begin := time.Now()
-			for range 10 {
+			for range 15 {
 				_, pods := client.CoreV1().Pods("").List(t.Context(), metav1.ListOptions{})
 				_, sets := client.AppsV1().ReplicaSets("").List(t.Context(), metav1.ListOptions{})
 				equal(t, "error", errors.Join(pods, sets), nil)
