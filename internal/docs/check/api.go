@@ -24,7 +24,7 @@ const apiFile = "docs/api.md"
 
 var apiParts = []apiPart{
 	{heading: "tools/cache", module: "k8s.io/client-go", dirs: []string{"tools/cache"}, types: []string{
-		"Indexer", "TypedSharedIndexInformer", "ResourceEventHandlerRegistration"}},
+		"Indexer", "SharedIndexInformer", "TypedSharedIndexInformer", "ResourceEventHandlerRegistration"}},
 	{heading: "informers", module: "k8s.io/client-go", dirs: []string{"informers"},
 		types: []string{"SharedInformerFactory"}},
 	{heading: "util/workqueue", module: "k8s.io/client-go", dirs: []string{"util/workqueue"},
@@ -111,7 +111,11 @@ func (a apiPart) names(root string) (map[string]bool, error) {
 		}
 	}
 	for todo := a.types; len(todo) > 0; todo = todo[1:] {
-		goast.Inspect(types[todo[0]], func(n goast.Node) bool {
+		declared, ok := types[todo[0]]
+		if !ok {
+			continue // what the page has of it is reported
+		}
+		goast.Inspect(declared, func(n goast.Node) bool {
 			field, ok := n.(*goast.Field)
 			if !ok {
 				return true

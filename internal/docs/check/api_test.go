@@ -52,7 +52,7 @@ func (Config) String() string { return "" }
 |---|---|---|
 | $Nothing$ | | |
 `
-	a := apiPart{heading: "x", dirs: []string{"x"}, types: []string{"Store", "Config"}}
+	a := apiPart{heading: "x", dirs: []string{"x"}, types: []string{"Gone", "Store", "Config"}}
 	for name, tt := range map[string]struct{ from, to, want string }{
 		"nothing wrong":               {"", "", ""},
 		"name without a row":          {"$F$, ", "", "docs/page.md:10: x: F has no row"},
