@@ -82,8 +82,7 @@ func (a apiPart) names(root string) (map[string]bool, error) {
 		if err != nil || len(paths) == 0 {
 			return nil, fmt.Errorf("%s has no source: %w", dir, err)
 		}
-		isTest := func(path string) bool { return strings.HasSuffix(path, "_test.go") }
-		for _, path := range slices.DeleteFunc(paths, isTest) {
+		for _, path := range paths {
 			file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ParseComments)
 			if err != nil {
 				return nil, err
@@ -106,16 +105,15 @@ func (a apiPart) names(root string) (map[string]bool, error) {
 						add("", name, doc, n.Doc)
 					}
 				}
-				return n == file
+				return n == file && !strings.HasSuffix(path, "_test.go")
 			})
 		}
 	}
 	for todo := a.types; len(todo) > 0; todo = todo[1:] {
-		declared, ok := types[todo[0]]
-		if !ok {
+		if types[todo[0]] == nil {
 			continue // what the page has of it is reported
 		}
-		goast.Inspect(declared, func(n goast.Node) bool {
+		goast.Inspect(types[todo[0]], func(n goast.Node) bool {
 			field, ok := n.(*goast.Field)
 			if !ok {
 				return true
@@ -153,13 +151,12 @@ func (a apiPart) check(r *repository, p *page, names map[string]bool) {
 			}
 			for _, name := range p.all(row.FirstChild(), ast.KindCodeSpan) {
 				deprecated, exists := names[name]
-				last := name[strings.LastIndex(name, ".")+1:]
 				switch {
 				case !exists:
 					problem(name, "is on the page and not in the source")
 				case deprecated != strings.HasPrefix(p.text(row), "Deprecated"):
 					problem(name, fmt.Sprint("is deprecated in the source: ", deprecated))
-				case !isList && !regexp.MustCompile(`\b`+last+`\b`).MatchString(said):
+				case !isList && !regexp.MustCompile(`\b`+name[strings.LastIndex(name, ".")+1:]+`\b`).MatchString(said):
 					problem(name, "is not where its row leads")
 				}
 				onPage[name] = true
