@@ -1,7 +1,8 @@
 // check holds the Markdown of the repository to what it talks of: snippets to compiled files,
 // links to what they lead to, links to source to the lines of that source, commands to what CI
-// runs, and each claim of docs to a proof. It fills in the snippets and the line numbers, and
-// writes docs/claims.md; with -check it only says what is stale.
+// runs, docs/api.md to the names that client-go exports, and each claim of docs to a proof. It
+// fills in the snippets and the line numbers, and writes docs/claims.md; with -check it only
+// says what is stale.
 package main
 
 import (
@@ -64,6 +65,11 @@ func run(root string, check bool) error {
 		p.parse(files[p.name])
 		r.links(p)
 		r.blocks(p)
+		if p.name == apiFile {
+			if err := r.api(p); err != nil {
+				return err
+			}
+		}
 		if filepath.Dir(p.name) == "docs" {
 			all = append(all, r.claims(p)...)
 		}
