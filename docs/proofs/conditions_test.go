@@ -449,9 +449,9 @@ func TestTransformErrorOverTheFakeStoresNothing(t *testing.T) {
 		}
 		factory.StartWithContext(ctx)
 		equal(t, "the wait fails", factory.WaitForCacheSyncWithContext(ctx).Err != nil, true)
+		factory.Shutdown()
 		equal(t, "stored", pods.GetStore().ListKeys(), "[]")
 		equal(t, "told at each try", told, len(s.requests()))
-		factory.Shutdown()
 	})
 }
 
@@ -493,7 +493,7 @@ func TestTransformErrorKeepsTheOldState(t *testing.T) {
 func TestTransformErrorInARelistIsADelete(t *testing.T) {
 	handled(t)
 	stages(t, func(t *testing.T, s *stagesScene) {
-		fail := false
+		fail := false // written between requests, so nothing reads it then
 		s.setTransform(t, func(obj any) (any, error) {
 			if fail && obj.(*corev1.Pod).Name == "web" {
 				return nil, errors.New("cannot transform")
