@@ -21,6 +21,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -280,6 +281,45 @@ func TestNotEveryLostConnectionIsResumed(t *testing.T) {
 	}
 }
 
+// An error before the bookmark makes the reflector fall back to LIST at once. A watch that only
+// ends is opened again.
+func TestErrorBeforeTheBookmarkFallsBackToList(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		end  func(w *watch.FakeWatcher)
+		next string
+	}{
+		{"an error event", func(w *watch.FakeWatcher) {
+			w.Error(&apierrors.NewInternalError(errors.New("cannot decode")).ErrStatus)
+		}, "list"},
+		{"an end", func(w *watch.FakeWatcher) { w.Stop() }, "watch"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			stages(t, func(t *testing.T, s *stagesScene) {
+				s.start(t.Context(), t)
+				w := s.next(t, "watch").open()
+				w.Add(stagesPod("web", 90))
+				time.Sleep(2 * time.Second)
+				ended := time.Now()
+				test.end(w)
+				r := s.next(t, test.next)
+				equal(t, "at once", r.at, ended)
+				if test.next == "list" {
+					r.list("100", stagesPod("web", 90))
+					r = s.next(t, "watch")
+					r.open()
+				} else {
+					equal(t, "initial events", *r.options.SendInitialEvents, true)
+					r.initial("100", stagesPod("web", 90))
+				}
+				synctest.Wait()
+				equal(t, "stored", s.stored("web"), "90")
+				equal(t, "told", len(s.told), 0)
+			})
+		})
+	}
+}
+
 // With WatchList the reflector retries a refused connection by itself, and its wait ignores the
 // context. Without, the LIST fails, and each failure is told.
 func TestRefusedConnectionIsToldWithoutWatchList(t *testing.T) {
@@ -288,11 +328,12 @@ func TestRefusedConnectionIsToldWithoutWatchList(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			s.start(ctx, t)
 			verb := map[bool]string{true: "watch", false: "list"}[on]
-			for range 5 {
+			for range 3 {
+				s.next(t, verb).refuse(apierrors.NewTooManyRequests("later", 1))
 				s.next(t, verb).refuse(stagesRefused())
 			}
 			synctest.Wait()
-			equal(t, "told", len(s.told), map[bool]int{true: 0, false: 5}[on])
+			equal(t, "told", len(s.told), map[bool]int{true: 0, false: 6}[on])
 			cancelled := time.Now()
 			cancel()
 			for !s.pods.IsStopped() {
@@ -318,8 +359,9 @@ func TestRefusedConnectionAfterTheSyncIsNotTold(t *testing.T) {
 			}
 			time.Sleep(time.Minute)
 			w.Stop()
-			for range 5 {
+			for range 3 {
 				s.next(t, "watch").refuse(stagesRefused())
+				s.next(t, "watch").refuse(apierrors.NewTooManyRequests("later", 1))
 			}
 			r := s.next(t, "watch")
 			equal(t, "resumes from", r.options.ResourceVersion, "100")
