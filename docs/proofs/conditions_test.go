@@ -666,7 +666,9 @@ func TestTransformThatPanicsEndsTheProgram(t *testing.T) {
 	}
 	stages(t, func(t *testing.T, s *stagesScene) {
 		s.transform(t, func(pod *corev1.Pod) error { panic("cannot transform " + pod.Name) })
-		s.sync(t, stagesPod("web", 90))
+		s.start(t.Context(), t)
+		s.next(t, "watch").open().Add(stagesPod("web", 90)) // and nothing that the panic would cut off
+		time.Sleep(time.Minute)
 	})
 }
 
