@@ -1,6 +1,6 @@
-// Package older is what tutorials wrote from 2018 to 2022, compiled with the client-go of
-// 2021. With go.v0.37.mod it compiles with today's, so that its tests and the linters can say
-// what became of it. docs/older-code.md shows each function beside what to write now.
+// Package older holds what tutorials from 2018 to 2022 write, compiled with the client-go of
+// 2021. With go.v0.37.mod it also compiles with v0.37, so its tests and the linters show what that
+// code does today. docs/older-code.md shows each function next to what to write now.
 package older
 
 import (

@@ -1,6 +1,6 @@
 // Versions counts how often a wait for the cache returns before the handler has been called for
 // every pod that was there. It compiles with client-go v0.34 to v0.37, so it uses the forms of
-// v0.34; write none of them anew.
+// v0.34. Do not copy them into new code.
 //
 //	go run -modfile=go.v0.35.mod .               # the fake clientset
 //	go run . -kubeconfig FILE -namespace NAME    # a cluster, in which the pods are
@@ -29,20 +29,20 @@ var (
 	kubeconfig = flag.String("kubeconfig", "", "`path` of a cluster's kubeconfig (default: no cluster, the fake clientset)")
 	namespace  = flag.String("namespace", "default", "`name` of the namespace with the pods")
 	pods       = flag.Int("pods", 1000, "how many pods there are")
-	runs       = flag.Int("runs", 50, "how often each wait is tried")
+	runs       = flag.Int("runs", 50, "how often to try each wait")
 )
 
-// A Row is what one wait did.
+// A Row is the result of one wait.
 type Row struct {
 	ClientGo  string `json:"clientGo"`
 	Clientset string `json:"clientset"` // fake or cluster
 	Pods      int    `json:"pods"`
 	Wait      string `json:"wait"`
-	Early     int    `json:"early"` // runs in which Adds were still to come
+	Early     int    `json:"early"` // runs in which some Adds had not been delivered yet
 	Runs      int    `json:"runs"`
 }
 
-// waits are the ways to wait, each with what it asks.
+// waits are the ways to wait, by the name of what they wait for.
 var waits = []struct {
 	name string
 	wait func(stop <-chan struct{}, factory informers.SharedInformerFactory, pods cache.SharedInformer, handler cache.ResourceEventHandlerRegistration) bool
@@ -124,7 +124,7 @@ func newClient() (client kubernetes.Interface, clientset string, err error) {
 	return client, "cluster", err
 }
 
-// clientGo is the version of client-go that this program was built with.
+// clientGo returns the version of client-go that this program was built with.
 func clientGo() string {
 	info, _ := debug.ReadBuildInfo()
 	for _, dep := range info.Deps {

@@ -1,5 +1,5 @@
-// Package nocontext is what was written before client-go v0.18, which gave each
-// request a context.
+// Package nocontext holds code from before client-go v0.18, which added a context to each
+// request.
 package nocontext
 
 import (
