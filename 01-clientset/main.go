@@ -15,19 +15,22 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	_ "k8s.io/client-go/plugin/pkg/client/auth" // kubeconfigs that use oidc, as kubectl does
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
 )
 
 var (
-	kubeconfig  = flag.String("kubeconfig", "", "`path` of a kubeconfig (default: found as kubectl finds it)")
-	kubecontext = flag.String("context", "", "`name` of a context in it (default: its current one)")
-	namespace   = flag.String("namespace", metav1.NamespaceAll, "`name` of a namespace (default: all)")
+	kubeconfig  = flag.String("kubeconfig", "", "`path` of a kubeconfig (default: as kubectl)")
+	kubecontext = flag.String("context", "", "`name` of a context in it (default: current)")
+	namespace   = flag.String("namespace", metav1.NamespaceAll, "`namespace` to use (default: all)")
 )
 
 func main() {
+	klog.InitFlags(nil) // -v=4 logs what client-go does
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // the first ^C ends ctx, a second one kills
+	context.AfterFunc(ctx, stop) // the first ^C ends ctx, a second one kills the program
 
 	client, err := newClient()
 	if err == nil {
@@ -44,19 +47,22 @@ func main() {
 func newClient() (kubernetes.Interface, error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = *kubeconfig
-	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: *kubecontext})
+	overrides := &clientcmd.ConfigOverrides{CurrentContext: *kubecontext}
+	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides)
 	config, err := loader.ClientConfig()
 	if clientcmd.IsEmptyConfig(err) {
-		return nil, errors.New("no cluster configured: set KUBECONFIG or --kubeconfig to a kubeconfig that names one")
+		return nil, errors.New("no cluster configured: " +
+			"set KUBECONFIG or --kubeconfig to a kubeconfig that names one")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("load kubeconfig: %w", err)
 	}
-	// A LIST should give up in time. A watch should not: later chapters leave this out.
+	// This also ends a watch, so later chapters leave it out.
 	config.Timeout = 10 * time.Second
 
 	raw, _ := loader.RawConfig() // inside a cluster there is no kubeconfig, hence no context
-	fmt.Printf("context %s, server %s\n", cmp.Or(*kubecontext, raw.CurrentContext, "in-cluster"), config.Host)
+	name := cmp.Or(*kubecontext, raw.CurrentContext, "in-cluster")
+	fmt.Printf("context %s, server %s\n", name, config.Host)
 	return kubernetes.NewForConfig(config)
 }
 
@@ -67,7 +73,7 @@ func run(ctx context.Context, client kubernetes.Interface, out io.Writer) error 
 	}
 	fmt.Fprintf(out, "connected to Kubernetes %s\n", version)
 
-	// A page holds up to Limit pods; all pages show the moment of the first one.
+	// A page holds up to Limit pods. All pages show the state at the time of the first one.
 	opts, count := metav1.ListOptions{Limit: 500}, 0
 	for {
 		page, err := client.CoreV1().Pods(*namespace).List(ctx, opts)
@@ -75,11 +81,13 @@ func run(ctx context.Context, client kubernetes.Interface, out io.Writer) error 
 			return fmt.Errorf("list pods: %w", err)
 		}
 		for _, pod := range page.Items {
-			fmt.Fprintf(out, "%s/%s is %s on node %s\n", pod.Namespace, pod.Name, pod.Status.Phase, cmp.Or(pod.Spec.NodeName, "<none>"))
+			node := cmp.Or(pod.Spec.NodeName, "<none>")
+			fmt.Fprintf(out, "%s/%s is %s on node %s\n",
+				pod.Namespace, pod.Name, pod.Status.Phase, node)
 		}
 		count += len(page.Items)
 		if opts.Continue = page.Continue; opts.Continue == "" {
-			// Old already: nobody tells us what changes from here on.
+			// The list is already out of date: nothing reports later changes to us.
 			fmt.Fprintf(out, "%d pods at resourceVersion %s\n", count, page.ResourceVersion)
 			return nil
 		}

@@ -15,19 +15,22 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
+	_ "k8s.io/client-go/plugin/pkg/client/auth" // kubeconfigs that use oidc, as kubectl does
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
 )
 
 var (
-	kubeconfig  = flag.String("kubeconfig", "", "`path` of a kubeconfig (default: found as kubectl finds it)")
-	kubecontext = flag.String("context", "", "`name` of a context in it (default: its current one)")
-	namespace   = flag.String("namespace", metav1.NamespaceAll, "`name` of a namespace (default: all)")
+	kubeconfig  = flag.String("kubeconfig", "", "`path` of a kubeconfig (default: as kubectl)")
+	kubecontext = flag.String("context", "", "`name` of a context in it (default: current)")
+	namespace   = flag.String("namespace", metav1.NamespaceAll, "`namespace` to use (default: all)")
 )
 
 func main() {
+	klog.InitFlags(nil) // -v=4 logs what client-go does
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // the first ^C ends ctx, a second one kills
+	context.AfterFunc(ctx, stop) // the first ^C ends ctx, a second one kills the program
 
 	client, err := newClient()
 	if err == nil {
@@ -44,10 +47,12 @@ func main() {
 func newClient() (kubernetes.Interface, error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = *kubeconfig
-	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: *kubecontext})
+	overrides := &clientcmd.ConfigOverrides{CurrentContext: *kubecontext}
+	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides)
 	config, err := loader.ClientConfig()
 	if clientcmd.IsEmptyConfig(err) {
-		return nil, errors.New("no cluster configured: set KUBECONFIG or --kubeconfig to a kubeconfig that names one")
+		return nil, errors.New("no cluster configured: " +
+			"set KUBECONFIG or --kubeconfig to a kubeconfig that names one")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("load kubeconfig: %w", err)
@@ -59,21 +64,22 @@ func run(ctx context.Context, client kubernetes.Interface, out io.Writer) error 
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 
-	// One factory a program: all who ask it for pods share one watch and one store.
-	// 30 s is how often handlers (03) see the store again. It asks the server for nothing.
-	factory := informers.NewSharedInformerFactoryWithOptions(client, 30*time.Second, informers.WithNamespace(*namespace))
+	// Use one factory in a program: everything that uses its pod informer shares one
+	// watch and one store. Every 30 s handlers (03) see the store again: no request.
+	factory := informers.NewSharedInformerFactoryWithOptions(client, 30*time.Second,
+		informers.WithNamespace(*namespace))
 
-	// Asking for an informer registers it.
+	// Requesting an informer registers it with the factory.
 	pods := factory.Core().V1().Pods().TypedInformer()
 	count := len(pods.GetStore().ListKeys())
 	fmt.Fprintf(out, "before start: %d pods in the store\n", count)
 
-	// Starting runs what is registered, and does not wait for it.
+	// This starts what is registered, and does not wait until it has synced.
 	factory.StartWithContext(ctx)
 	count = len(pods.GetStore().ListKeys())
 	fmt.Fprintf(out, "right after start: %d pods in the store\n", count)
 
-	// Reading the store is no request, so we may look as often as we like.
+	// Reading the store sends no request, so we can do it as often as we like.
 	for ctx.Err() == nil {
 		if now := len(pods.GetStore().ListKeys()); now != count {
 			count = now

@@ -18,20 +18,23 @@ import (
 	"k8s.io/client-go/informers"
 	corev1informers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes"
+	_ "k8s.io/client-go/plugin/pkg/client/auth" // kubeconfigs that use oidc, as kubectl does
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
 )
 
 var (
-	kubeconfig  = flag.String("kubeconfig", "", "`path` of a kubeconfig (default: found as kubectl finds it)")
-	kubecontext = flag.String("context", "", "`name` of a context in it (default: its current one)")
-	namespace   = flag.String("namespace", metav1.NamespaceAll, "`name` of a namespace (default: all)")
+	kubeconfig  = flag.String("kubeconfig", "", "`path` of a kubeconfig (default: as kubectl)")
+	kubecontext = flag.String("context", "", "`name` of a context in it (default: current)")
+	namespace   = flag.String("namespace", metav1.NamespaceAll, "`namespace` to use (default: all)")
 )
 
 func main() {
+	klog.InitFlags(nil) // -v=4 logs what client-go does
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // the first ^C ends ctx, a second one kills
+	context.AfterFunc(ctx, stop) // the first ^C ends ctx, a second one kills the program
 
 	client, err := newClient()
 	if err == nil {
@@ -48,10 +51,12 @@ func main() {
 func newClient() (kubernetes.Interface, error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = *kubeconfig
-	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: *kubecontext})
+	overrides := &clientcmd.ConfigOverrides{CurrentContext: *kubecontext}
+	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides)
 	config, err := loader.ClientConfig()
 	if clientcmd.IsEmptyConfig(err) {
-		return nil, errors.New("no cluster configured: set KUBECONFIG or --kubeconfig to a kubeconfig that names one")
+		return nil, errors.New("no cluster configured: " +
+			"set KUBECONFIG or --kubeconfig to a kubeconfig that names one")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("load kubeconfig: %w", err)
@@ -60,10 +65,11 @@ func newClient() (kubernetes.Interface, error) {
 }
 
 func run(ctx context.Context, client kubernetes.Interface, stdout io.Writer) error {
-	// Handlers run in a goroutine of the informer: a Logger keeps lines whole.
+	// The informer calls handlers from its own goroutine: a Logger keeps lines whole.
 	out := log.New(stdout, "", 0)
 
-	factory := informers.NewSharedInformerFactoryWithOptions(client, 30*time.Second, informers.WithNamespace(*namespace))
+	factory := informers.NewSharedInformerFactoryWithOptions(client, 30*time.Second,
+		informers.WithNamespace(*namespace))
 	pods := factory.Core().V1().Pods().TypedInformer()
 
 	// Handlers get pointers into the store, which is shared: NEVER modify them.
@@ -73,7 +79,7 @@ func run(ctx context.Context, client kubernetes.Interface, stdout io.Writer) err
 	handleUpdate := func(old, pod *corev1.Pod) {
 		out.Printf("handleUpdate is called for Pod (key: %s)", cache.MetaObjectToName(pod))
 	}
-	// Of a deleted pod only the key is sure: the informer may have missed the delete.
+	// For a deleted pod, rely on the key only: the informer may have missed the delete.
 	handleDelete := func(pod corev1informers.DeletedPod) {
 		out.Printf("handleDelete is called for Pod (key: %s)", pod.GetKey())
 	}
@@ -87,7 +93,7 @@ func run(ctx context.Context, client kubernetes.Interface, stdout io.Writer) err
 	factory.StartWithContext(ctx)
 	<-ctx.Done()
 
-	// Wait for a call that is under way. factory.Shutdown would also wait for the
-	// reflector, which may sit out a long back-off if the server is down.
+	// Wait for a call in progress. factory.Shutdown would also wait for the reflector,
+	// which may be in a long back-off if the server is down.
 	return cache.ShutDownEventHandler(pods, handler)
 }

@@ -13,7 +13,6 @@ import (
 	"os/signal"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -23,23 +22,26 @@ import (
 	"k8s.io/client-go/informers"
 	corev1informers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes"
+	_ "k8s.io/client-go/plugin/pkg/client/auth" // kubeconfigs that use oidc, as kubectl does
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
 )
 
 var (
-	kubeconfig  = flag.String("kubeconfig", "", "`path` of a kubeconfig (default: found as kubectl finds it)")
-	kubecontext = flag.String("context", "", "`name` of a context in it (default: its current one)")
-	namespace   = flag.String("namespace", metav1.NamespaceAll, "`name` of a namespace (default: all)")
+	kubeconfig  = flag.String("kubeconfig", "", "`path` of a kubeconfig (default: as kubectl)")
+	kubecontext = flag.String("context", "", "`name` of a context in it (default: current)")
+	namespace   = flag.String("namespace", metav1.NamespaceAll, "`namespace` to use (default: all)")
 	syncTimeout = flag.Duration("sync-timeout", time.Minute, "how long to wait for the cache")
-	resync      = flag.Duration("resync", 30*time.Second, "how often handlers see the store again, 0 for never")
+	resync      = flag.Duration("resync", 30*time.Second, "time between two resyncs, 0 for none")
 	runEvery    = flag.Duration("run-every", 10*time.Second, "time between two runs")
 )
 
 func main() {
+	klog.InitFlags(nil) // -v=4 logs what client-go does
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // the first ^C ends ctx, a second one kills
+	context.AfterFunc(ctx, stop) // the first ^C ends ctx, a second one kills the program
 
 	client, err := newClient()
 	if err == nil {
@@ -56,10 +58,12 @@ func main() {
 func newClient() (kubernetes.Interface, error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = *kubeconfig
-	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: *kubecontext})
+	overrides := &clientcmd.ConfigOverrides{CurrentContext: *kubecontext}
+	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides)
 	config, err := loader.ClientConfig()
 	if clientcmd.IsEmptyConfig(err) {
-		return nil, errors.New("no cluster configured: set KUBECONFIG or --kubeconfig to a kubeconfig that names one")
+		return nil, errors.New("no cluster configured: " +
+			"set KUBECONFIG or --kubeconfig to a kubeconfig that names one")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("load kubeconfig: %w", err)
@@ -68,38 +72,42 @@ func newClient() (kubernetes.Interface, error) {
 }
 
 func run(ctx context.Context, client kubernetes.Interface, stdout io.Writer) error {
-	if *resync < 0 || *runEvery <= 0 {
-		return errors.New("--resync must be 0 or more and --run-every more than 0")
+	if *syncTimeout <= 0 || *resync < 0 || *runEvery <= 0 {
+		return errors.New("--resync must be 0 or more, --sync-timeout and --run-every more than 0")
 	}
 
-	// Handlers run in a goroutine of the informer: a Logger keeps lines whole.
+	// The informer calls handlers from its own goroutine: a Logger keeps lines whole.
 	out := log.New(stdout, "", 0)
 
-	factory := informers.NewSharedInformerFactoryWithOptions(client, *resync, informers.WithNamespace(*namespace))
+	factory := informers.NewSharedInformerFactoryWithOptions(client, *resync,
+		informers.WithNamespace(*namespace))
 	pods := factory.Core().V1().Pods().TypedInformer()
 
-	// client-go retries for ever. Without this handler it also logs each failure.
-	var lastErr atomic.Value
-	lastErr.Store("none")
-	if err := pods.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) {
-		if old := lastErr.Swap(cause(err)); old != cause(err) {
-			log.Print("watch pods: ", cause(err))
-		}
-	}); err != nil {
+	// client-go retries forever, less and less often, and calls this with each error.
+	onError := func(_ context.Context, _ *cache.Reflector, err error) {
+		log.Print("watch pods: ", err)
+	}
+	if err := pods.SetWatchErrorHandlerWithContext(onError); err != nil {
 		return fmt.Errorf("set watch error handler: %w", err)
 	}
 
 	// Handlers get pointers into the store, which is shared: NEVER modify them.
 	handleAdd := func(pod *corev1.Pod, isInInitialList bool) {
-		origin := map[bool]string{true: "initial", false: "new"}[isInInitialList]
-		out.Printf("handleAdd is called for Pod (key: %s): %s, %s", cache.MetaObjectToName(pod), origin, strings.Join(facts(pod), ", "))
+		origin := "new"
+		if isInInitialList {
+			origin = "initial"
+		}
+		out.Printf("handleAdd is called for Pod (key: %s): %s, %s",
+			cache.MetaObjectToName(pod), origin, strings.Join(facts(pod), ", "))
 	}
 	handleUpdate := func(old, pod *corev1.Pod) {
-		out.Printf("handleUpdate is called for Pod (key: %s): %s", cache.MetaObjectToName(pod), change(old, pod))
+		out.Printf("handleUpdate is called for Pod (key: %s): %s",
+			cache.MetaObjectToName(pod), change(old, pod))
 	}
-	// Of a deleted pod only the key is sure: the informer may have missed the delete.
+	// For a deleted pod, rely on the key only: the informer may have missed the delete.
 	handleDelete := func(pod corev1informers.DeletedPod) {
-		out.Printf("handleDelete is called for Pod (key: %s): tombstone=%t", pod.GetKey(), pod.FinalStateUnknown != nil)
+		out.Printf("handleDelete is called for Pod (key: %s): tombstone=%t",
+			pod.GetKey(), pod.FinalStateUnknown != nil)
 	}
 	handler, err := pods.AddTypedEventHandler(corev1informers.PodDetailedHandlerFuncs{
 		AddFunc: handleAdd, UpdateFunc: handleUpdate, DeleteFunc: handleDelete,
@@ -112,11 +120,11 @@ func run(ctx context.Context, client kubernetes.Interface, stdout io.Writer) err
 	defer cancel()
 	factory.StartWithContext(ctx)
 
-	// First the store is filled, then the handlers are called for all that is in it.
+	// First the store is filled, then the handlers are called for each pod in it.
 	syncCtx, cancelSync := context.WithTimeout(ctx, *syncTimeout)
 	defer cancelSync()
 	if factory.WaitForCacheSyncWithContext(syncCtx).Err != nil {
-		return fmt.Errorf("cache is not synced: %w", reason(ctx, client, lastErr.Load()))
+		return fmt.Errorf("cache is not synced: %w", reason(ctx, client))
 	}
 	out.Print("store is synced")
 	if !cache.WaitFor(syncCtx, "", handler.HasSyncedChecker()) {
@@ -127,13 +135,13 @@ func run(ctx context.Context, client kubernetes.Interface, stdout io.Writer) err
 
 	wait.UntilWithContext(ctx, func(context.Context) { out.Print("run") }, *runEvery)
 
-	// Wait for a call that is under way. factory.Shutdown would also wait for the
-	// reflector, which may sit out a long back-off if the server is down.
+	// Wait for a call in progress. factory.Shutdown would also wait for the reflector,
+	// which may be in a long back-off if the server is down.
 	return cache.ShutDownEventHandler(pods, handler)
 }
 
-// change tells why handleUpdate is called. A resync hands over what the store has;
-// a relist decodes it anew, with the same resourceVersion unless it was written.
+// change says why handleUpdate is called. A resync passes the object from the store;
+// a relist decodes it again, with the same resourceVersion unless it was written.
 func change(old, pod *corev1.Pod) string {
 	switch {
 	case old == pod:
@@ -141,15 +149,19 @@ func change(old, pod *corev1.Pod) string {
 	case old.ResourceVersion == pod.ResourceVersion:
 		return "relist, resourceVersion " + pod.ResourceVersion
 	}
-	changed := slices.DeleteFunc(facts(pod), func(fact string) bool { return slices.Contains(facts(old), fact) })
-	return strings.Join(append([]string{old.ResourceVersion + " → " + pod.ResourceVersion}, changed...), ", ")
+	known := func(fact string) bool { return slices.Contains(facts(old), fact) }
+	versions := old.ResourceVersion + " → " + pod.ResourceVersion
+	return strings.Join(append([]string{versions}, slices.DeleteFunc(facts(pod), known)...), ", ")
 }
 
-// facts is what a reader wants to know of a pod.
+// facts are what the program prints about a pod: of its conditions, those that say
+// something which neither the phase nor the node does.
 func facts(pod *corev1.Pod) []string {
-	facts := []string{"phase " + string(pod.Status.Phase), "node " + cmp.Or(pod.Spec.NodeName, "<none>")}
+	node := cmp.Or(pod.Spec.NodeName, "<none>")
+	facts := []string{"phase " + string(pod.Status.Phase), "node " + node}
 	for _, c := range pod.Status.Conditions {
-		if c.Status == corev1.ConditionTrue {
+		shown := c.Type == corev1.PodInitialized || c.Type == corev1.PodReady
+		if shown && c.Status == corev1.ConditionTrue {
 			facts = append(facts, string(c.Type))
 		}
 	}
@@ -159,21 +171,14 @@ func facts(pod *corev1.Pod) []string {
 	return facts
 }
 
-// cause is the innermost error: the outer ones name a URL with a random timeout.
-func cause(err error) string {
-	for next := errors.Unwrap(err); next != nil; next = errors.Unwrap(err) {
-		err = next
-	}
-	return err.Error()
-}
-
-// reason asks the server why the store is not filled: a refused connection never
-// reaches the watch error handler (client-go's reflector.go, isWatchErrorRetriable).
-func reason(ctx context.Context, client kubernetes.Interface, watchErr any) error {
+// reason asks the server why the store is not filled: the watch error handler may
+// not hear of a refused connection (client-go's reflector.go, isWatchErrorRetriable).
+func reason(ctx context.Context, client kubernetes.Interface) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	if _, err := client.CoreV1().Pods(*namespace).List(ctx, metav1.ListOptions{Limit: 1}); err != nil {
+	_, err := client.CoreV1().Pods(*namespace).List(ctx, metav1.ListOptions{Limit: 1})
+	if err != nil {
 		return err
 	}
-	return fmt.Errorf("not filled within %s, last watch error: %v", *syncTimeout, watchErr)
+	return fmt.Errorf("not filled within %s, although the server answers a list", *syncTimeout)
 }

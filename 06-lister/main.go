@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/signal"
 	"slices"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -24,22 +23,25 @@ import (
 	"k8s.io/client-go/informers"
 	corev1informers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes"
+	_ "k8s.io/client-go/plugin/pkg/client/auth" // kubeconfigs that use oidc, as kubectl does
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
 )
 
 var (
-	kubeconfig  = flag.String("kubeconfig", "", "`path` of a kubeconfig (default: found as kubectl finds it)")
-	kubecontext = flag.String("context", "", "`name` of a context in it (default: its current one)")
-	namespace   = flag.String("namespace", metav1.NamespaceAll, "`name` of a namespace (default: all)")
+	kubeconfig  = flag.String("kubeconfig", "", "`path` of a kubeconfig (default: as kubectl)")
+	kubecontext = flag.String("context", "", "`name` of a context in it (default: current)")
+	namespace   = flag.String("namespace", metav1.NamespaceAll, "`namespace` to use (default: all)")
 	syncTimeout = flag.Duration("sync-timeout", time.Minute, "how long to wait for the cache")
-	annotate    = flag.String("annotate", "", "`name` of a pod in --namespace to annotate (default: none)")
+	annotate    = flag.String("annotate", "", "`name` of a pod to annotate (default: none)")
 )
 
 func main() {
+	klog.InitFlags(nil) // -v=4 logs what client-go does
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // the first ^C ends ctx, a second one kills
+	context.AfterFunc(ctx, stop) // the first ^C ends ctx, a second one kills the program
 
 	client, err := newClient()
 	if err == nil {
@@ -56,10 +58,12 @@ func main() {
 func newClient() (kubernetes.Interface, error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = *kubeconfig
-	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: *kubecontext})
+	overrides := &clientcmd.ConfigOverrides{CurrentContext: *kubecontext}
+	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides)
 	config, err := loader.ClientConfig()
 	if clientcmd.IsEmptyConfig(err) {
-		return nil, errors.New("no cluster configured: set KUBECONFIG or --kubeconfig to a kubeconfig that names one")
+		return nil, errors.New("no cluster configured: " +
+			"set KUBECONFIG or --kubeconfig to a kubeconfig that names one")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("load kubeconfig: %w", err)
@@ -68,33 +72,34 @@ func newClient() (kubernetes.Interface, error) {
 }
 
 func run(ctx context.Context, client kubernetes.Interface, stdout io.Writer) error {
+	if *syncTimeout <= 0 {
+		return errors.New("--sync-timeout must be more than 0")
+	}
 	if *annotate != "" && *namespace == metav1.NamespaceAll {
 		return errors.New("--annotate needs --namespace")
 	}
 
-	// Handlers run in a goroutine of the informer: a Logger keeps lines whole.
+	// The informer calls handlers from its own goroutine: a Logger keeps lines whole.
 	out := log.New(stdout, "", 0)
 
-	factory := informers.NewSharedInformerFactoryWithOptions(client, 30*time.Second, informers.WithNamespace(*namespace))
+	factory := informers.NewSharedInformerFactoryWithOptions(client, 30*time.Second,
+		informers.WithNamespace(*namespace))
 	pods := factory.Core().V1().Pods().TypedInformer()
 
-	// A lister finds by name, namespace and label; for all else there are indexes of our own.
-	// Both read the store of pods. To ask for it before the start makes the factory start it.
+	// A lister finds pods by name, namespace, and label; an index finds them by any value
+	// that we compute. Both read the informer's store. Request them before Start, or the
+	// factory does not run the informer.
 	lister, index := factory.Core().V1().Pods().Lister(), pods.GetTypedIndexer()
-	if err := pods.AddTypedIndexers(corev1informers.PodIndexers{"node": func(pod *corev1.Pod) ([]string, error) {
-		return []string{pod.Spec.NodeName}, nil
-	}}); err != nil {
+	byNode := func(pod *corev1.Pod) ([]string, error) { return []string{pod.Spec.NodeName}, nil }
+	if err := pods.AddTypedIndexers(corev1informers.PodIndexers{"node": byNode}); err != nil {
 		return fmt.Errorf("add index: %w", err)
 	}
 
-	// client-go retries for ever. Without this handler it also logs each failure.
-	var lastErr atomic.Value
-	lastErr.Store("none")
-	if err := pods.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) {
-		if old := lastErr.Swap(cause(err)); old != cause(err) {
-			log.Print("watch pods: ", cause(err))
-		}
-	}); err != nil {
+	// client-go retries forever, less and less often, and calls this with each error.
+	onError := func(_ context.Context, _ *cache.Reflector, err error) {
+		log.Print("watch pods: ", err)
+	}
+	if err := pods.SetWatchErrorHandlerWithContext(onError); err != nil {
 		return fmt.Errorf("set watch error handler: %w", err)
 	}
 
@@ -105,7 +110,7 @@ func run(ctx context.Context, client kubernetes.Interface, stdout io.Writer) err
 	handleUpdate := func(old, pod *corev1.Pod) {
 		out.Printf("handleUpdate is called for Pod (key: %s)", cache.MetaObjectToName(pod))
 	}
-	// Of a deleted pod only the key is sure: the informer may have missed the delete.
+	// For a deleted pod, rely on the key only: the informer may have missed the delete.
 	handleDelete := func(pod corev1informers.DeletedPod) {
 		out.Printf("handleDelete is called for Pod (key: %s)", pod.GetKey())
 	}
@@ -120,11 +125,11 @@ func run(ctx context.Context, client kubernetes.Interface, stdout io.Writer) err
 	defer cancel()
 	factory.StartWithContext(ctx)
 
-	// First the store is filled, then the handlers are called for all that is in it.
+	// First the store is filled, then the handlers are called for each pod in it.
 	syncCtx, cancelSync := context.WithTimeout(ctx, *syncTimeout)
 	defer cancelSync()
 	if factory.WaitForCacheSyncWithContext(syncCtx).Err != nil {
-		return fmt.Errorf("cache is not synced: %w", reason(ctx, client, lastErr.Load()))
+		return fmt.Errorf("cache is not synced: %w", reason(ctx, client))
 	}
 	out.Print("store is synced")
 	if !cache.WaitFor(syncCtx, "", handler.HasSyncedChecker()) {
@@ -133,7 +138,7 @@ func run(ctx context.Context, client kubernetes.Interface, stdout io.Writer) err
 	out.Print("handler is synced")
 	out.Print("cache is synced")
 
-	// All this is read from memory: no request is made.
+	// All of this is read from memory, without a request.
 	all, err := lister.Pods(*namespace).List(labels.Everything())
 	if err != nil {
 		return fmt.Errorf("list: %w", err)
@@ -152,18 +157,24 @@ func run(ctx context.Context, client kubernetes.Interface, stdout io.Writer) err
 		if err != nil {
 			return fmt.Errorf("--annotate: %w", err)
 		}
-		pod := cached.DeepCopy() // what is cached belongs to everybody
-		metav1.SetMetaDataAnnotation(&pod.ObjectMeta, "informers.example.com/seen", time.Now().Format(time.RFC3339))
-		if pod, err = client.CoreV1().Pods(pod.Namespace).Update(ctx, pod, metav1.UpdateOptions{}); err != nil {
+		pod := cached.DeepCopy() // the cached one is shared
+		now := time.Now().Format(time.RFC3339)
+		metav1.SetMetaDataAnnotation(&pod.ObjectMeta, "informers.example.com/seen", now)
+		pod, err = client.CoreV1().Pods(pod.Namespace).Update(ctx, pod, metav1.UpdateOptions{})
+		if err != nil {
 			return fmt.Errorf("--annotate: %w", err)
 		}
-		out.Printf("written: resourceVersion %s; read before: resourceVersion %s", pod.ResourceVersion, cached.ResourceVersion)
+		out.Printf("written: resourceVersion %s; read before: resourceVersion %s",
+			pod.ResourceVersion, cached.ResourceVersion)
 
-		// The watch brings our own writes too, a little later. The store says how far it has read.
-		if err := wait.PollUntilContextTimeout(ctx, 10*time.Millisecond, 10*time.Second, true, func(context.Context) (bool, error) {
-			order, err := resourceversion.CompareResourceVersion(index.LastStoreSyncResourceVersion(), pod.ResourceVersion)
+		// The watch reports our own writes too, a little later. The store says how far it has read.
+		caughtUp := func(context.Context) (bool, error) {
+			read := index.LastStoreSyncResourceVersion()
+			order, err := resourceversion.CompareResourceVersion(read, pod.ResourceVersion)
 			return order >= 0, err
-		}); err != nil {
+		}
+		err = wait.PollUntilContextTimeout(ctx, 10*time.Millisecond, 10*time.Second, true, caughtUp)
+		if err != nil {
 			return fmt.Errorf("wait for own write: %w", err)
 		}
 		out.Print("the lister has read it")
@@ -171,26 +182,19 @@ func run(ctx context.Context, client kubernetes.Interface, stdout io.Writer) err
 
 	<-ctx.Done()
 
-	// Wait for a call that is under way. factory.Shutdown would also wait for the
-	// reflector, which may sit out a long back-off if the server is down.
+	// Wait for a call in progress. factory.Shutdown would also wait for the reflector,
+	// which may be in a long back-off if the server is down.
 	return cache.ShutDownEventHandler(pods, handler)
 }
 
-// cause is the innermost error: the outer ones name a URL with a random timeout.
-func cause(err error) string {
-	for next := errors.Unwrap(err); next != nil; next = errors.Unwrap(err) {
-		err = next
-	}
-	return err.Error()
-}
-
-// reason asks the server why the store is not filled: a refused connection never
-// reaches the watch error handler (client-go's reflector.go, isWatchErrorRetriable).
-func reason(ctx context.Context, client kubernetes.Interface, watchErr any) error {
+// reason asks the server why the store is not filled: the watch error handler may
+// not hear of a refused connection (client-go's reflector.go, isWatchErrorRetriable).
+func reason(ctx context.Context, client kubernetes.Interface) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	if _, err := client.CoreV1().Pods(*namespace).List(ctx, metav1.ListOptions{Limit: 1}); err != nil {
+	_, err := client.CoreV1().Pods(*namespace).List(ctx, metav1.ListOptions{Limit: 1})
+	if err != nil {
 		return err
 	}
-	return fmt.Errorf("not filled within %s, last watch error: %v", *syncTimeout, watchErr)
+	return fmt.Errorf("not filled within %s, although the server answers a list", *syncTimeout)
 }

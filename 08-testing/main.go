@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/signal"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -24,30 +23,33 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	corev1listers "k8s.io/client-go/listers/core/v1"
+	_ "k8s.io/client-go/plugin/pkg/client/auth" // kubeconfigs that use oidc, as kubectl does
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/client-go/util/workqueue"
+	"k8s.io/klog/v2"
 )
 
 const (
-	ttlAnnotation = "informers.example.com/ttl" // such as 90s, from the pod's creation on
-	maxRetries    = 10                          // after 5 ms, 10 ms, … 2.56 s: 5 s in all
-	retryLater    = 30 * time.Second
+	ttlAnnotation = "informers.example.com/ttl" // such as 90s, counted from the pod's creation
+	maxBackoff    = 30 * time.Second            // between two tries, after 5 ms, 10 ms, …
+	maxWait       = time.Hour                   // a key that waits cannot be removed from the queue
 )
 
 var (
-	kubeconfig  = flag.String("kubeconfig", "", "`path` of a kubeconfig (default: found as kubectl finds it)")
-	kubecontext = flag.String("context", "", "`name` of a context in it (default: its current one)")
-	namespace   = flag.String("namespace", metav1.NamespaceAll, "`name` of a namespace (default: all)")
+	kubeconfig  = flag.String("kubeconfig", "", "`path` of a kubeconfig (default: as kubectl)")
+	kubecontext = flag.String("context", "", "`name` of a context in it (default: current)")
+	namespace   = flag.String("namespace", metav1.NamespaceAll, "`namespace` to use (default: all)")
 	syncTimeout = flag.Duration("sync-timeout", time.Minute, "how long to wait for the cache")
-	workers     = flag.Int("workers", 4, "how many pods to work on at a time")
+	workers     = flag.Int("workers", 4, "how many pods to process at a time, 1 or more")
 )
 
 func main() {
+	klog.InitFlags(nil) // -v=4 logs what client-go does
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // the first ^C ends ctx, a second one kills
+	context.AfterFunc(ctx, stop) // the first ^C ends ctx, a second one kills the program
 
 	client, err := newClient()
 	if err == nil {
@@ -64,19 +66,24 @@ func main() {
 func newClient() (kubernetes.Interface, error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = *kubeconfig
-	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: *kubecontext})
+	overrides := &clientcmd.ConfigOverrides{CurrentContext: *kubecontext}
+	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides)
 	config, err := loader.ClientConfig()
 	if clientcmd.IsEmptyConfig(err) {
-		return nil, errors.New("no cluster configured: set KUBECONFIG or --kubeconfig to a kubeconfig that names one")
+		return nil, errors.New("no cluster configured: " +
+			"set KUBECONFIG or --kubeconfig to a kubeconfig that names one")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("load kubeconfig: %w", err)
 	}
-	config.QPS = -1 // the server has its own priority and fairness; else it is 5 requests a second
+	config.QPS = -1 // the server has priority and fairness; the default is 5 requests a second
 	return kubernetes.NewForConfig(config)
 }
 
 func run(ctx context.Context, client kubernetes.Interface, stdout io.Writer) error {
+	if *syncTimeout <= 0 {
+		return errors.New("--sync-timeout must be more than 0")
+	}
 	if *workers < 1 {
 		return errors.New("--workers must be 1 or more")
 	}
@@ -84,27 +91,26 @@ func run(ctx context.Context, client kubernetes.Interface, stdout io.Writer) err
 	// Workers are goroutines: a Logger keeps lines whole.
 	out := log.New(stdout, "", 0)
 
-	// No resync: whatever has to be looked at again is in the queue.
-	factory := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithNamespace(*namespace))
+	// No resync: every pod that has to be checked again is in the queue.
+	factory := informers.NewSharedInformerFactoryWithOptions(client, 0,
+		informers.WithNamespace(*namespace))
 	pods := factory.Core().V1().Pods().TypedInformer()
 
-	// client-go retries for ever. Without this handler it also logs each failure.
-	var lastErr atomic.Value
-	lastErr.Store("none")
-	if err := pods.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) {
-		if old := lastErr.Swap(cause(err)); old != cause(err) {
-			log.Print("watch pods: ", cause(err))
-		}
-	}); err != nil {
+	// client-go retries forever, less and less often, and calls this with each error.
+	onError := func(_ context.Context, _ *cache.Reflector, err error) {
+		log.Print("watch pods: ", err)
+	}
+	if err := pods.SetWatchErrorHandlerWithContext(onError); err != nil {
 		return fmt.Errorf("set watch error handler: %w", err)
 	}
 
-	// Handlers only say which pod to look at. The queue has each key once, however
-	// often it is added, and never hands it to two workers at a time.
-	queue := workqueue.NewTypedRateLimitingQueue(
-		workqueue.NewTypedItemExponentialFailureRateLimiter[cache.ObjectName](5*time.Millisecond, retryLater))
+	// Handlers only say which pod to check. The queue holds each key once, however often
+	// it is added, and never hands it to two workers at the same time.
+	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[cache.ObjectName](
+		5*time.Millisecond, maxBackoff)
+	queue := workqueue.NewTypedRateLimitingQueue(limiter)
 	defer queue.ShutDown() // if we return early
-	handler, err := pods.AddTypedEventHandler(corev1informers.PodHandlerFuncs{
+	_, err := pods.AddTypedEventHandler(corev1informers.PodHandlerFuncs{
 		AddFunc:    func(pod *corev1.Pod) { queue.Add(cache.MetaObjectToName(pod)) },
 		UpdateFunc: func(_, pod *corev1.Pod) { queue.Add(cache.MetaObjectToName(pod)) },
 		DeleteFunc: func(pod corev1informers.DeletedPod) { queue.Add(pod.GetObjectName()) },
@@ -119,36 +125,34 @@ func run(ctx context.Context, client kubernetes.Interface, stdout io.Writer) err
 	// Events tell the pod's owner, in kubectl describe, what we did and why.
 	broadcaster := record.NewBroadcaster()
 	defer broadcaster.Shutdown()
-	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: client.CoreV1().Events(*namespace)})
-	recorder := broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "informers-ttl"})
+	sink := &typedcorev1.EventSinkImpl{Interface: client.CoreV1().Events(*namespace)}
+	broadcaster.StartRecordingToSink(sink)
+	source := corev1.EventSource{Component: "informers-ttl"}
+	recorder := broadcaster.NewRecorder(scheme.Scheme, source)
 
-	c := &controller{client: client, lister: factory.Core().V1().Pods().Lister(), queue: queue, recorder: recorder, out: out}
+	lister := factory.Core().V1().Pods().Lister()
+	c := &controller{client: client, lister: lister, queue: queue, recorder: recorder, out: out}
 	factory.StartWithContext(ctx)
 
-	// First the store is filled, then the handlers are called for all that is in it.
+	// Workers read the lister, so they start when the store is filled: a pod that it does
+	// not have is then gone. Nothing has to wait for the handlers: they only add keys.
 	syncCtx, cancelSync := context.WithTimeout(ctx, *syncTimeout)
 	defer cancelSync()
 	if factory.WaitForCacheSyncWithContext(syncCtx).Err != nil {
-		return fmt.Errorf("cache is not synced: %w", reason(ctx, client, lastErr.Load()))
+		return fmt.Errorf("cache is not synced: %w", reason(ctx, client))
 	}
-	out.Print("store is synced")
-	if !cache.WaitFor(syncCtx, "", handler.HasSyncedChecker()) {
-		return errors.New("cache is not synced: the handlers are still busy with the first pods")
-	}
-	out.Print("handler is synced")
 	out.Print("cache is synced")
 
-	// Workers begin when the lister is complete: what it does not have is then gone.
-	var working sync.WaitGroup
+	var wg sync.WaitGroup
 	for range *workers {
-		working.Go(func() {
-			for c.next(ctx) {
+		wg.Go(func() {
+			for c.processNextWorkItem(ctx) {
 			}
 		})
 	}
 	<-ctx.Done()
 	queue.ShutDown()
-	working.Wait()
+	wg.Wait()
 	return nil
 }
 
@@ -160,35 +164,34 @@ type controller struct {
 	out      *log.Logger
 }
 
-// next works on one key of the queue, and says whether there may be another.
-func (c *controller) next(ctx context.Context) bool {
+// processNextWorkItem handles one key, and returns whether there may be another.
+func (c *controller) processNextWorkItem(ctx context.Context) bool {
 	key, shutdown := c.queue.Get()
 	if shutdown || ctx.Err() != nil {
 		return false
 	}
-	defer c.queue.Done(key) // without it the key never comes again
+	defer c.queue.Done(key) // otherwise the queue never hands out this key again
 
-	again, err := c.reconcile(ctx, key)
+	requeueAfter, err := c.reconcile(ctx, key)
 	switch {
 	case err == nil:
 		c.queue.Forget(key) // the next failure waits 5 ms again
-		if again > 0 {
-			c.queue.AddAfter(key, again)
+		if requeueAfter > 0 {
+			c.queue.AddAfter(key, requeueAfter)
 		}
-	case ctx.Err() != nil: // we end; the next start begins with what is there
-	case c.queue.NumRequeues(key) < maxRetries:
-		c.queue.AddRateLimited(key)
-	default: // it may take long: no more hurry, unless the pod changes
-		c.queue.Forget(key)
-		c.queue.AddAfter(key, retryLater)
-		log.Printf("giving up on %s for %s: %v", key, retryLater, err)
+	case ctx.Err() == nil: // otherwise we are stopping; the next start checks every pod
+		log.Printf("%s: %v", key, err)
+		c.queue.AddRateLimited(key) // each failure in a row doubles the wait
 	}
 	return true
 }
 
-// reconcile looks at what is, not at what happened: so it may be called at any time,
-// for any reason, and again. It returns when to look again, 0 for not before a change.
-func (c *controller) reconcile(ctx context.Context, key cache.ObjectName) (again time.Duration, err error) {
+// reconcile acts on the pod's current state, not on what happened to it, so it can run at
+// any time, for any reason, and again. It returns how long to wait before the next check, 0
+// for no check before the pod changes.
+func (c *controller) reconcile(ctx context.Context, key cache.ObjectName) (
+	requeueAfter time.Duration, err error,
+) {
 	pod, err := c.lister.Pods(key.Namespace).Get(key.Name)
 	if apierrors.IsNotFound(err) {
 		return 0, nil
@@ -197,9 +200,9 @@ func (c *controller) reconcile(ctx context.Context, key cache.ObjectName) (again
 		return 0, fmt.Errorf("read from the cache: %w", err)
 	}
 
-	over, ok, err := end(pod)
+	over, ok, err := expiry(pod)
 	if err != nil {
-		// No retry mends this. Who does it writes to the pod, and that brings the key back.
+		// No retry can fix this. A fix is a write to the pod, and that enqueues the key.
 		c.recorder.Event(pod, corev1.EventTypeWarning, "BadTTL", err.Error())
 		return 0, nil
 	}
@@ -208,16 +211,16 @@ func (c *controller) reconcile(ctx context.Context, key cache.ObjectName) (again
 	}
 	if left := time.Until(over); left > 0 {
 		c.out.Printf("%s is to be deleted in %s", key, left.Round(time.Second))
-		return left, nil
+		return min(left, maxWait), nil
 	}
 
-	// The cache may be behind: another pod of this name, or one with more time to live.
-	// So only what we have read may be deleted.
+	// The cache may lag behind: by now this may be another pod with the same name, or the
+	// pod may have more time to live. Delete only the version that we have read.
 	err = c.client.CoreV1().Pods(key.Namespace).Delete(ctx, key.Name, metav1.DeleteOptions{
 		Preconditions: &metav1.Preconditions{UID: &pod.UID, ResourceVersion: &pod.ResourceVersion},
 	})
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
-		return 0, nil // the write that was faster is on its way to us, and brings the key back
+		return 0, nil // the other write is on its way to us, and enqueues the key
 	}
 	if err != nil {
 		return 0, fmt.Errorf("delete: %w", err)
@@ -228,35 +231,29 @@ func (c *controller) reconcile(ctx context.Context, key cache.ObjectName) (again
 	return 0, nil
 }
 
-// end returns when a pod's time is over; ok is false if it may stay for ever or is on its
-// way out. It needs no cluster, no cache and no clock.
-func end(pod *corev1.Pod) (over time.Time, ok bool, err error) {
+// expiry returns when a pod's time is over; ok is false if the pod has no such time or is
+// already being deleted. It needs no cluster, no cache, and no clock.
+func expiry(pod *corev1.Pod) (over time.Time, ok bool, err error) {
 	text, ok := pod.Annotations[ttlAnnotation]
 	if !ok || pod.DeletionTimestamp != nil {
 		return time.Time{}, false, nil
 	}
 	ttl, err := time.ParseDuration(text)
 	if err != nil || ttl < 0 {
-		return time.Time{}, false, fmt.Errorf("annotation %s is %q, want a duration such as 90s", ttlAnnotation, text)
+		return time.Time{}, false, fmt.Errorf(
+			"annotation %s is %q, want a duration such as 90s", ttlAnnotation, text)
 	}
 	return pod.CreationTimestamp.Add(ttl), true, nil
 }
 
-// cause is the innermost error: the outer ones name a URL with a random timeout.
-func cause(err error) string {
-	for next := errors.Unwrap(err); next != nil; next = errors.Unwrap(err) {
-		err = next
-	}
-	return err.Error()
-}
-
-// reason asks the server why the store is not filled: a refused connection never
-// reaches the watch error handler (client-go's reflector.go, isWatchErrorRetriable).
-func reason(ctx context.Context, client kubernetes.Interface, watchErr any) error {
+// reason asks the server why the store is not filled: the watch error handler may
+// not hear of a refused connection (client-go's reflector.go, isWatchErrorRetriable).
+func reason(ctx context.Context, client kubernetes.Interface) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	if _, err := client.CoreV1().Pods(*namespace).List(ctx, metav1.ListOptions{Limit: 1}); err != nil {
+	_, err := client.CoreV1().Pods(*namespace).List(ctx, metav1.ListOptions{Limit: 1})
+	if err != nil {
 		return err
 	}
-	return fmt.Errorf("not filled within %s, last watch error: %v", *syncTimeout, watchErr)
+	return fmt.Errorf("not filled within %s, although the server answers a list", *syncTimeout)
 }

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"log"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -20,7 +22,7 @@ import (
 
 // Level 1: a table, for what needs neither a cache nor a clock.
 
-func TestEnd(t *testing.T) {
+func TestExpiry(t *testing.T) {
 	created := metav1.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 	ttl := func(text string) metav1.ObjectMeta {
 		return metav1.ObjectMeta{Annotations: map[string]string{ttlAnnotation: text}}
@@ -46,7 +48,7 @@ func TestEnd(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			test.meta.CreationTimestamp = created
-			over, ok, err := end(&corev1.Pod{ObjectMeta: test.meta})
+			over, ok, err := expiry(&corev1.Pod{ObjectMeta: test.meta})
 			if ok != test.ok || (err != nil) != test.bad || ok && !over.Equal(created.Add(test.after)) {
 				t.Errorf("%s, %t, %v", over, ok, err)
 			}
@@ -54,9 +56,9 @@ func TestEnd(t *testing.T) {
 	}
 }
 
-// Level 2: the whole program on a fake clientset, in virtual time. The fake stores what
-// it is given: no UID, no resourceVersion and no creation time but those that we set. It
-// ignores preconditions, and a deleted pod is gone at once.
+// Level 2: the whole program on a fake clientset, in virtual time. The fake stores what it
+// is given: the only UIDs, resourceVersions, and creation times are those that we set. It
+// ignores preconditions, and removes a deleted pod immediately.
 
 func pod(name, ttl string) *corev1.Pod {
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
@@ -68,9 +70,9 @@ func pod(name, ttl string) *corev1.Pod {
 	return pod
 }
 
-// A story is the controller at work on a fake clientset. It begins in a bubble, in which time
-// moves only when all goroutines wait; synctest.Wait returns when they do. A reactor answers
-// requests in place of the fake's map; add it before what makes the program ask.
+// A story is the controller running on a fake clientset, in a bubble where time moves only
+// when all goroutines wait; synctest.Wait returns when they do. A reactor answers requests
+// instead of the fake's map; add it before the step that makes the program send them.
 type story struct {
 	*testing.T
 	*fake.Clientset
@@ -78,22 +80,25 @@ type story struct {
 	stop func()
 }
 
-func tell(t *testing.T, act func(s *story), pods ...runtime.Object) {
+func tell(t *testing.T, pods []*corev1.Pod, act func(s *story)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
+		s := &story{T: t, Clientset: fake.NewClientset()}
 		for _, pod := range pods {
-			pod.(*corev1.Pod).CreationTimestamp = metav1.Now() // the bubble's
+			pod.CreationTimestamp = metav1.Now() // the bubble's
+			if err := s.Tracker().Add(pod); err != nil {
+				t.Fatal(err)
+			}
 		}
-		s := &story{T: t, Clientset: fake.NewClientset(pods...)}
 		s.start()
+		defer func() { s.stop() }() // also after a Fatal, which would otherwise leave the bubble to its goroutines
 		act(s)
-		s.stop()
 	})
 }
 
 func (s *story) start() {
 	ctx, cancel := context.WithCancel(s.Context())
-	ended := make(chan error)
+	ended := make(chan error, 1) // run returns even if the test has failed and does not ask
 	go func() {
 		ended <- run(ctx, s.Clientset, &s.out)
 		close(ended)
@@ -104,18 +109,18 @@ func (s *story) start() {
 		if err := <-ended; err != nil {
 			s.Error(err)
 		}
-		time.Sleep(time.Minute) // goroutines of the informer end by themselves, after a back-off
+		time.Sleep(time.Minute) // the informer's goroutines end by themselves, after a back-off
 	}
 	synctest.Wait()
 }
 
-// after lets time pass, and all that happens in it.
+// after lets time pass, with everything that happens in it.
 func (s *story) after(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
 }
 
-// alive holds the pods to those named.
+// alive checks which pods exist.
 func (s *story) alive(when, want string) {
 	s.Helper()
 	pods, err := s.CoreV1().Pods("default").List(s.Context(), metav1.ListOptions{})
@@ -164,7 +169,7 @@ func (s *story) annotate(name, ttl, resourceVersion string) {
 }
 
 func TestTimeOver(t *testing.T) {
-	tell(t, func(s *story) {
+	tell(t, []*corev1.Pod{pod("web", "95s"), pod("stays", "")}, func(s *story) {
 		s.after(94 * time.Second)
 		s.alive("after 94 s", "stays web")
 		s.after(time.Second)
@@ -176,11 +181,11 @@ func TestTimeOver(t *testing.T) {
 		if !strings.HasSuffix(s.out.String(), want) {
 			t.Errorf("printed:\n%swant at the end:\n%s", &s.out, want)
 		}
-	}, pod("web", "95s"), pod("stays", ""))
+	})
 }
 
 func TestChangedAndRemoved(t *testing.T) {
-	tell(t, func(s *story) {
+	tell(t, []*corev1.Pod{pod("longer", "10s"), pod("shorter", "10s"), pod("never", "10s")}, func(s *story) {
 		s.annotate("longer", "20s", "2")
 		s.annotate("shorter", "5s", "2")
 		s.annotate("never", "", "2")
@@ -190,11 +195,11 @@ func TestChangedAndRemoved(t *testing.T) {
 		s.alive("after 10 s", "longer never")
 		s.after(10 * time.Second)
 		s.alive("after 20 s", "never")
-	}, pod("longer", "10s"), pod("shorter", "10s"), pod("never", "10s"))
+	})
 }
 
 func TestRestart(t *testing.T) {
-	tell(t, func(s *story) {
+	tell(t, []*corev1.Pod{pod("sooner", "10s"), pod("late", "100s")}, func(s *story) {
 		s.after(4 * time.Second)
 		s.stop() // a minute passes
 		s.alive("while nobody looks", "late sooner")
@@ -202,11 +207,11 @@ func TestRestart(t *testing.T) {
 		s.alive("right after the start", "late")
 		s.after(36 * time.Second)
 		s.alive("after 100 s", "")
-	}, pod("sooner", "10s"), pod("late", "100s"))
+	})
 }
 
 func TestBadAnnotation(t *testing.T) {
-	tell(t, func(s *story) {
+	tell(t, []*corev1.Pod{pod("web", "soon")}, func(s *story) {
 		s.after(5 * time.Second)
 		if got := s.events("web"); len(got) != 1 || got[0] != "BadTTL" {
 			t.Errorf("Events of web: %q", got)
@@ -214,25 +219,28 @@ func TestBadAnnotation(t *testing.T) {
 		s.annotate("web", "10s", "2")
 		s.after(5 * time.Second)
 		s.alive("when it is mended", "")
-	}, pod("web", "soon"))
+	})
 }
 
-// A delete that fails is tried again after 5 ms, 10 ms, …, then after half a minute.
+// A delete that fails is logged, and tried again after 5 ms, 10 ms, …, and then every 30 s.
 func TestRetries(t *testing.T) {
 	for _, test := range []struct {
 		name            string
-		failures, tries int           // of them, tries after the time below
+		failures, tries int           // the first tries fail; tries until the time below
 		after           time.Duration // the first try
 		alive           string
 	}{
 		{"before the fourth try", 3, 3, 34 * time.Millisecond, "web"},
 		{"with the fourth try", 3, 4, 35 * time.Millisecond, ""},
-		{"given up", 1000, maxRetries + 1, 29 * time.Second, "web"},
-		{"later", 1000, 2 * (maxRetries + 1), 45 * time.Second, "web"},
-		{"an outage until then", maxRetries + 1, maxRetries + 2, 45 * time.Second, ""},
+		{"ten tries", 1000, 10, 2555 * time.Millisecond, "web"},
+		{"an outage of 40 s", 13, 14, 41 * time.Second, ""},
+		{"ten minutes", 1000, 32, 10 * time.Minute, "web"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			tell(t, func(s *story) {
+			var stderr bytes.Buffer
+			log.SetOutput(&stderr)
+			defer log.SetOutput(os.Stderr)
+			tell(t, []*corev1.Pod{pod("web", "")}, func(s *story) {
 				tries := 0
 				s.PrependReactor("delete", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
 					tries++
@@ -244,14 +252,36 @@ func TestRetries(t *testing.T) {
 				if tries != test.tries {
 					t.Errorf("%d tries after %s, want %d", tries, test.after, test.tries)
 				}
-			}, pod("web", ""))
+			})
+			want := min(test.failures, test.tries)
+			if got := strings.Count(stderr.String(), "default/web: delete: no connection\n"); got != want {
+				t.Errorf("%d failures are logged, want %d:\n%s", got, want, &stderr)
+			}
 		})
 	}
 }
 
-// A conflict is no failure: somebody was faster, and his write brings the key back.
+// A key that waits stays in the queue's memory, even if its pod is gone: so it waits for an
+// hour at most, and the pod is checked again.
+func TestLongTTL(t *testing.T) {
+	tell(t, []*corev1.Pod{pod("web", "90m")}, func(s *story) {
+		s.after(90*time.Minute - time.Second)
+		s.alive("a second before", "web")
+		s.after(time.Second)
+		s.alive("after 90 min", "")
+		want := `default/web is to be deleted in 1h30m0s
+default/web is to be deleted in 30m0s
+default/web is deleted: its 1h30m0s are over
+`
+		if !strings.HasSuffix(s.out.String(), want) {
+			t.Errorf("printed:\n%swant at the end:\n%s", &s.out, want)
+		}
+	})
+}
+
+// A conflict is not a failure: another write was faster, and it enqueues the key.
 func TestConflict(t *testing.T) {
-	tell(t, func(s *story) {
+	tell(t, []*corev1.Pod{pod("web", "")}, func(s *story) {
 		tries := 0
 		s.PrependReactor("delete", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
 			tries++
@@ -266,14 +296,14 @@ func TestConflict(t *testing.T) {
 		}
 		s.annotate("web", "1h", "3")
 		s.alive("after the write", "")
-	}, pod("web", ""))
+	})
 }
 
-// What is in the queue at the end is left for the next start.
+// What is still in the queue when the program stops is left for the next start.
 func TestStopLeavesTheRest(t *testing.T) {
 	defer func(n int) { *workers = n }(*workers)
 	*workers = 1
-	tell(t, func(s *story) {
+	tell(t, []*corev1.Pod{pod("one", ""), pod("two", ""), pod("three", "")}, func(s *story) {
 		s.PrependReactor("delete", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
 			time.Sleep(time.Second) // as long as a request may take
 			return false, nil, nil
@@ -287,13 +317,13 @@ func TestStopLeavesTheRest(t *testing.T) {
 		if err != nil || len(pods.Items) != 2 {
 			t.Errorf("%d pods are left, want 2 of 3: error %v", len(pods.Items), err)
 		}
-	}, pod("one", ""), pod("two", ""), pod("three", ""))
+	})
 }
 
 func TestWorkers(t *testing.T) {
 	defer func(n int) { *workers = n }(*workers)
 	*workers = 0
 	if err := run(t.Context(), fake.NewClientset(), &bytes.Buffer{}); err == nil {
-		t.Error("no workers is no error")
+		t.Error("--workers 0 is accepted")
 	}
 }
