@@ -239,7 +239,7 @@ func reason(ctx context.Context, client kubernetes.Interface) error {
 	defer cancel()
 	_, err := client.CoreV1().Pods(*namespace).List(ctx, metav1.ListOptions{Limit: 1})
 	if err != nil {
-		return err
+		return fmt.Errorf("list pods: %w", err)
 	}
 	return fmt.Errorf("not filled within %s, although the server answers a list", *syncTimeout)
 }
