@@ -16,8 +16,10 @@ import (
 
 	"go.uber.org/goleak"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 )
@@ -94,8 +96,8 @@ func TestHandlerIsNotSynced(t *testing.T) {
 	}
 }
 
-// At the deadline run gives up with the cause of that moment. Before, each new
-// cause is told once, although the URL in the error is another one each time.
+// At the deadline run gives up with the cause of that moment. Before, it prints the error of
+// each try.
 func TestStoreIsNotSynced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var stderr bytes.Buffer
@@ -117,12 +119,68 @@ func TestStoreIsNotSynced(t *testing.T) {
 		if took := time.Since(begin); took != time.Minute {
 			t.Errorf("gave up after %s, want %s", took, time.Minute)
 		}
-		if err == nil || !strings.HasPrefix(err.Error(), "cache is not synced: Get ") || !strings.HasSuffix(err.Error(), ": connection reset by peer") {
+		if err == nil || !strings.HasPrefix(err.Error(), "cache is not synced: list pods: Get ") || !strings.HasSuffix(err.Error(), ": connection reset by peer") {
 			t.Errorf("error %v", err)
 		}
 		lines := strings.Split(strings.TrimSpace(stderr.String()), "\n")
-		if tries < 5 || len(lines) != 2 || !strings.HasSuffix(lines[0], "watch pods: certificate has expired") || !strings.HasSuffix(lines[1], "watch pods: connection reset by peer") {
+		first, last := lines[0], lines[len(lines)-1]
+		if tries < 5 || len(lines) != tries-1 || !strings.Contains(first, "watch pods: failed to list *v1.Pod: Get ") ||
+			!strings.HasSuffix(first, ": certificate has expired") || !strings.HasSuffix(last, ": connection reset by peer") {
 			t.Errorf("%d tries, stderr:\n%s", tries, &stderr)
+		}
+	})
+}
+
+// Whatever an outage is, and however often it comes: it is printed at least once a minute while
+// it lasts, and not more often than client-go tries, which is less and less often.
+func TestEachOutageIsPrinted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var times []time.Time
+		log.SetOutput(writer(func(string) { times = append(times, time.Now()) }))
+		defer log.SetOutput(os.Stderr)
+
+		client, forbidden := fake.NewClientset(pod("web")), false
+		var watches []*watch.FakeWatcher
+		client.PrependReactor("list", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
+			return forbidden, nil, apierrors.NewForbidden(corev1.Resource("pods"), "", errors.New("no right to list"))
+		})
+		client.PrependWatchReactor("pods", func(clienttesting.Action) (bool, watch.Interface, error) {
+			watches = append(watches, watch.NewFake())
+			return true, watches[len(watches)-1], nil
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		var err error
+		go func() { err = run(ctx, client, io.Discard) }()
+		synctest.Wait()
+
+		for outage := range 2 {
+			time.Sleep(5 * time.Minute)
+			synctest.Wait()
+			if len(times) != 0 {
+				t.Errorf("%d errors before outage %d", len(times), outage)
+			}
+			forbidden = true
+			watches[len(watches)-1].Error(&apierrors.NewResourceExpired("too old resource version").ErrStatus)
+			before := time.Now()
+			time.Sleep(10 * time.Minute)
+			synctest.Wait()
+			if n := len(times); n < 10 || n > 60 {
+				t.Errorf("outage %d is printed %d times in ten minutes", outage, n)
+			}
+			for _, at := range times {
+				if gap := at.Sub(before); gap > time.Minute {
+					t.Errorf("outage %d is not printed for %s", outage, gap)
+				}
+				before = at
+			}
+			forbidden, times = false, nil
+			time.Sleep(2 * time.Minute) // a try that is under way, and the back-off
+			times = nil
+		}
+		cancel()
+		synctest.Wait()
+		if err != nil {
+			t.Error(err)
 		}
 	})
 }

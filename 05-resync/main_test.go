@@ -107,7 +107,7 @@ func TestResync(t *testing.T) {
  0 cache is synced
  0 run
  5 handleAdd is called for Pod (key: default/nginx): new, phase Pending, node <none>
- 6 handleUpdate is called for Pod (key: default/nginx): 2 → 3, node node-1, PodScheduled
+ 6 handleUpdate is called for Pod (key: default/nginx): 2 → 3, node node-1
  7 handleUpdate is called for Pod (key: default/nginx): 3 → 4, phase Running, Ready
 10 run
 20 run

@@ -267,7 +267,7 @@ func TestSyncFails(t *testing.T) {
 		}
 		lines := s.chapter.Stderr.Lines()
 		t.Log(strings.Join(lines, "\n"))
-		want := regexp.MustCompile(`^cache is not synced: ` + cause + `$`)
+		want := regexp.MustCompile(`^cache is not synced: list pods: ` + cause + `$`)
 		if len(lines) == 0 || !want.MatchString(lines[len(lines)-1]) {
 			t.Errorf("stderr:\n%swant a last line like %s", &s.chapter.Stderr, want)
 		}
@@ -473,8 +473,8 @@ func (s *scene) evidence(t *testing.T) {
 		if pod.Spec.NodeName != old.Spec.NodeName {
 			facts = append(facts, "node "+pod.Spec.NodeName)
 		}
-		for condition := range conditions(pod) {
-			if !conditions(old)[condition] {
+		for _, condition := range []corev1.PodConditionType{corev1.PodInitialized, corev1.PodReady} {
+			if conditions(pod)[condition] && !conditions(old)[condition] {
 				facts = append(facts, string(condition))
 			}
 		}

@@ -59,7 +59,7 @@ var breakages = []struct {
 		[]string{"pod.GetKey()", "pod.GetName()"},
 	},
 	{
-		"sync not awaited", "04-sync", "TestSyncFails", "want a last line like ^cache is not synced: Get",
+		"sync not awaited", "04-sync", "TestSyncFails", "want a last line like ^cache is not synced: list pods: Get",
 		[]string{"if factory.WaitForCacheSyncWithContext(syncCtx).Err != nil {", "if false {"},
 	},
 	{
@@ -80,11 +80,11 @@ var breakages = []struct {
 	},
 	{
 		"an initial Add called new", "05-resync", "TestResync", "expected",
-		[]string{"[isInInitialList]", "[!isInInitialList]"},
+		[]string{"if isInInitialList {", "if !isInInitialList {"},
 	},
 	{
 		"evidence of the pod before", "05-resync", "TestResync", "by the record",
-		[]string{"slices.DeleteFunc(facts(pod), func(fact string) bool { return slices.Contains(facts(old), fact) })", "slices.DeleteFunc(facts(pod), func(fact string) bool { return slices.Contains(facts(old), fact) || fact == string(corev1.PodInitialized) })"},
+		[]string{"return slices.Contains(facts(old), fact) }", "return slices.Contains(facts(old), fact) || fact == string(corev1.PodInitialized) }"},
 	},
 	{
 		"delete handler silent on tombstones", "05-resync", "TestFaults/restart", "expected Delete of NS/deleted",
@@ -100,23 +100,23 @@ var breakages = []struct {
 	},
 	{
 		"Done forgotten", "07-workqueue", "TestWorkqueue/restart", "the API server does not say that late is gone",
-		[]string{"	defer c.queue.Done(key) // without it the key never comes again\n", ""},
+		[]string{"	defer c.queue.Done(key) // otherwise the queue never hands out this key again\n", ""},
 	},
 	{
 		"not looked at again", "07-workqueue", "TestWorkqueue/restart", "the API server does not say that late is gone",
-		[]string{"			c.queue.AddAfter(key, again)\n", ""},
+		[]string{"			c.queue.AddAfter(key, requeueAfter)\n", ""},
 	},
 	{
 		"initial and new pods not enqueued", "07-workqueue", "TestWorkqueue/restart", "no a look at late",
 		[]string{"AddFunc:    func(pod *corev1.Pod) { queue.Add(cache.MetaObjectToName(pod)) },\n", ""},
 	},
 	{
-		"a bad annotation retried", "07-workqueue", "TestWorkqueue/life", "giving up on NS/bad for 30s",
+		"a bad annotation retried", "07-workqueue", "TestWorkqueue/life", "NS/bad: bad",
 		[]string{"ttlAnnotation, text)\n		return 0, nil", "ttlAnnotation, text)\n		return 0, errors.New(\"bad\")"},
 	},
 	{
 		"no second chance", "07-workqueue", "TestFaults/apart/ttl", "the API server does not say that over is gone",
-		[]string{"		c.queue.AddAfter(key, retryLater)\n", ""},
+		[]string{"		c.queue.AddRateLimited(key) // each failure in a row doubles the wait\n", ""},
 	},
 	{"no grace period", "08-testing", "TestTesting/life", "was deleted without a grace period", noGrace},
 }

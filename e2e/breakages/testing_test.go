@@ -17,12 +17,12 @@ var bugs = []struct {
 	edits []string
 }{
 	{
-		"a pod on its way out is judged again", 1, "TestEnd/on_its_way_out",
+		"a pod on its way out is judged again", 1, "TestExpiry/on_its_way_out",
 		[]string{"if !ok || pod.DeletionTimestamp != nil {", "if !ok {"},
 	},
 	{
 		"AddAfter forgotten", 2, `after 95 s the pods are "stays web", want "stays"`,
-		[]string{"			c.queue.AddAfter(key, again)\n", ""},
+		[]string{"			c.queue.AddAfter(key, requeueAfter)\n", ""},
 	},
 	{
 		"no preconditions", 3, "the pod with an hour to live was deleted",
@@ -37,8 +37,8 @@ func TestBugs(t *testing.T) {
 	const chapter = "08-testing"
 	levels := [][]string{
 		{"vet", "-tags", "cluster"},
-		{"test", "-run", "^TestEnd$"},
-		{"test", "-skip", "^TestEnd$"},
+		{"test", "-run", "^TestExpiry$"},
+		{"test", "-skip", "^TestExpiry$"},
 		{"test", "-tags", "cluster", "-run", "^TestAnotherPodOfThatName$", "-v"},
 	}
 	for _, bug := range bugs {

@@ -10,6 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
 	"example.com/informers/internal/program"
 )
 
@@ -55,6 +58,13 @@ func TestBadKubeconfig(t *testing.T) {
 				}
 			})
 		}
+		t.Run(name+"/auth provider of kubectl", func(t *testing.T) {
+			t.Parallel()
+			p := start(t, name, nil, "--kubeconfig", oidc(t, good))
+			if code := p.End(t, 5*time.Second); code != 1 || p.Stderr.String() != "Must provide idp-issuer-url\n" {
+				t.Errorf("exit code %d, stderr %q, want 1 and what the provider oidc misses", code, &p.Stderr)
+			}
+		})
 		t.Run(name+"/bad flag", func(t *testing.T) {
 			t.Parallel()
 			p := start(t, name, nil, "--resink", "30s")
@@ -80,6 +90,7 @@ func TestBadServer(t *testing.T) {
 		{"unknown authority", unknownAuthority, `x509: certificate signed by unknown authority`, true},
 		{"401", unauthorized, `(Unauthorized|the server has asked for the client to provide credentials)`, true},
 		{"403", forbidden, `pods is forbidden: User \\?"jane\\?" cannot list resource \\?"pods\\?"`, true},
+		{"undecodable", undecodable, `(list pods|failed to list \*v1\.Pod): quantities must match the regular expression`, true},
 	}
 	for _, test := range tests {
 		cause := regexp.MustCompile(test.cause)
@@ -136,13 +147,46 @@ func TestBadServer(t *testing.T) {
 				if name == "04-sync" && test.name == "refuses" {
 					checkOutput(t, "stderr", stderr04, p.Stderr.Lines()[0]+"\n")
 				}
-				causes := lines[:len(lines)-1]
-				if told := slices.ContainsFunc(causes, cause.MatchString); told != test.logged || len(causes) > 1 {
-					t.Errorf("stderr %q, want one line with the cause before the deadline: %t", lines, test.logged)
+				// One line for each error, as often as client-go tries: two or three times in 3 s.
+				told := slices.DeleteFunc(slices.Clone(lines), func(line string) bool {
+					return !strings.Contains(line, " watch pods: ") || !cause.MatchString(line)
+				})
+				if len(told) > 4 || (len(told) > 0) != test.logged {
+					t.Errorf("stderr %q, want some lines with the cause before the deadline: %t", lines, test.logged)
 				}
 			}, "--sync-timeout", "3s")
 		}
 	}
+}
+
+// TestVerbose: what client-go does and does not say by default, each chapter says with -v=4.
+func TestVerbose(t *testing.T) {
+	for _, name := range program.Chapters[1:] {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, kubeconfig := serve(t, apiserver(3))
+			p := start(t, name, nil, "--kubeconfig", kubeconfig, "-v=4")
+			p.Await(t, &p.Stderr, `"Caches populated"`, 10*time.Second)
+			p.Signal(t, syscall.SIGINT, 5*time.Second)
+		})
+	}
+}
+
+// oidc copies a kubeconfig, with a user of the auth provider oidc that lacks its issuer: the
+// error is the provider's, so the provider is there.
+func oidc(t *testing.T, kubeconfig string) string {
+	t.Helper()
+	config, err := clientcmd.LoadFromFile(kubeconfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.AuthInfos["jane"] = &clientcmdapi.AuthInfo{AuthProvider: &clientcmdapi.AuthProviderConfig{Name: "oidc"}}
+	config.Contexts[config.CurrentContext].AuthInfo = "jane"
+	path := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := clientcmd.WriteToFile(*config, path); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // checkLog: client-go logs a cause that reaches its watch error handler, and says
@@ -164,8 +208,15 @@ const (
 // TestBadFlags: what would make 05 run without a pause, or 07 not at all, is refused.
 func TestBadFlags(t *testing.T) {
 	_, kubeconfig := serve(t, apiserver(3))
-	const periods = "--resync must be 0 or more and --run-every more than 0"
+	const periods = "--resync must be 0 or more, --sync-timeout and --run-every more than 0"
+	const timeout = "--sync-timeout must be more than 0"
 	for _, test := range []struct{ chapter, arg, want string }{
+		{"04-sync", "--sync-timeout=0", timeout},
+		{"04-sync", "--sync-timeout=-1s", timeout},
+		{"06-lister", "--sync-timeout=0", timeout},
+		{"07-workqueue", "--sync-timeout=0", timeout},
+		{"08-testing", "--sync-timeout=0", timeout},
+		{"05-resync", "--sync-timeout=0", periods},
 		{"05-resync", "--resync=-1s", periods},
 		{"05-resync", "--run-every=0", periods},
 		{"05-resync", "--run-every=-1s", periods},

@@ -119,6 +119,26 @@ func forbidden(t *testing.T) string {
 	return kubeconfig
 }
 
+// undecodable has a pod that does not fit the Go type: its memory is no quantity.
+func undecodable(t *testing.T) string {
+	const pod = `{"kind": "Pod", "apiVersion": "v1", "metadata": {"namespace": "default", "name": "web", "resourceVersion": "1"},
+		"spec": {"containers": [{"name": "nginx", "resources": {"limits": {"memory": "much"}}}]}}`
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /version", version)
+	mux.HandleFunc("GET /api/v1/pods", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		if r.URL.Query().Get("watch") != "" {
+			fmt.Fprintf(w, `{"type": "ADDED", "object": %s}`, pod)
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
+			return
+		}
+		fmt.Fprintf(w, `{"kind": "PodList", "apiVersion": "v1", "metadata": {"resourceVersion": "2"}, "items": [%s]}`, pod)
+	})
+	_, kubeconfig := serve(t, mux)
+	return kubeconfig
+}
+
 func writeStatus(w http.ResponseWriter, code int32, reason metav1.StatusReason, message string) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(int(code))

@@ -9,8 +9,10 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
+	"unicode/utf8"
 
 	"example.com/informers/internal/outputs"
 	"example.com/informers/internal/program"
@@ -22,8 +24,8 @@ var update = flag.Bool("update", false, "write the diffs, and what goes to stder
 // away, and its README has the same parts in the same order, with that step as
 // its diff.
 func TestShape(t *testing.T) {
-	maxLines := map[string]int{"01-clientset": 90, "05-resync": 180, "06-lister": 200, "08-testing": 265}
-	sections := []string{"The step", "Run it", "What to notice", "Break it", "In older code", "Next"}
+	maxLines := map[string]int{"01-clientset": 95, "05-resync": 185, "06-lister": 200, "08-testing": 265}
+	sections := []string{"Run it", "What to notice", "The step", "Break it", "In older code", "Next"}
 	maxChanged := map[string]int{"07-workqueue": 190} // and 60 for all others
 
 	for _, chapter := range program.Chapters {
@@ -33,6 +35,12 @@ func TestShape(t *testing.T) {
 			t.Logf("%d lines", lines)
 			if limit, ok := maxLines[chapter]; ok && lines > limit {
 				t.Errorf("main.go has %d lines, want at most %d", lines, limit)
+			}
+			// GitHub cuts off what is wider, at 1280 px.
+			checkWidth(t, chapter+"/main.go", main, 100)
+			for _, block := range regexp.MustCompile("(?s)<!-- output: [^\n]*\n```text\n.*?```").FindAll(read(t, chapter, "README.md"), -1) {
+				_, output, _ := bytes.Cut(block, []byte("\n"))
+				checkWidth(t, chapter+"/README.md", output, 110)
 			}
 			if bytes.Contains(main, []byte("example.com/informers")) {
 				t.Error("main.go imports something of this repository")
@@ -58,6 +66,17 @@ func TestShape(t *testing.T) {
 			}
 			checkOutput(t, "diff", diffCommand(before, chapter), string(diff))
 		})
+	}
+}
+
+// checkWidth: no line has more columns than limit, with tabs of four.
+func checkWidth(t *testing.T, file string, text []byte, limit int) {
+	t.Helper()
+	for line := range strings.Lines(string(text)) {
+		line = strings.ReplaceAll(strings.TrimSuffix(line, "\n"), "\t", "    ")
+		if columns := utf8.RuneCountInString(line); columns > limit {
+			t.Errorf("%s has a line of %d columns, want at most %d: %s", file, columns, limit, line)
+		}
 	}
 }
 
