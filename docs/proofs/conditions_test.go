@@ -12,7 +12,6 @@ import (
 	"net/url"
 	"os"
 	"reflect"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -739,12 +738,6 @@ func onReady(handle func(pod *corev1.Pod)) corev1informers.PodHandlerFuncs {
 			}
 		},
 	}
-}
-
-func isReady(pod *corev1.Pod) bool {
-	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
-		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
-	})
 }
 
 // whileReady calls handle whenever a pod is ready: that is level-driven, and repeats itself.
