@@ -219,7 +219,8 @@ func noPod(t *testing.T) []byte {
 
 // behindFront makes 05 connect to a front, which connects to the API server as 05 would.
 func (c *connection) behindFront(t *testing.T) {
-	config, err := clientcmd.BuildConfigFromFlags("", c.kubeconfig)
+	rules := &clientcmd.ClientConfigLoadingRules{ExplicitPath: c.kubeconfig}
+	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
 	if err != nil {
 		t.Fatal(err)
 	}
