@@ -65,7 +65,7 @@ func newClient() (kubernetes.Interface, error) {
 }
 
 func run(ctx context.Context, client kubernetes.Interface, stdout io.Writer) error {
-	// The informer calls handlers from its own goroutine: a Logger keeps lines whole.
+	// Several goroutines print: a Logger keeps lines whole.
 	out := log.New(stdout, "", 0)
 
 	factory := informers.NewSharedInformerFactoryWithOptions(client, 30*time.Second,

@@ -70,7 +70,7 @@ func run(ctx context.Context, client kubernetes.Interface, stdout io.Writer) err
 		return errors.New("--sync-timeout must be more than 0")
 	}
 
-	// The informer calls handlers from its own goroutine: a Logger keeps lines whole.
+	// Several goroutines print: a Logger keeps lines whole.
 	out := log.New(stdout, "", 0)
 
 	factory := informers.NewSharedInformerFactoryWithOptions(client, 30*time.Second,

@@ -72,11 +72,14 @@ func newClient() (kubernetes.Interface, error) {
 }
 
 func run(ctx context.Context, client kubernetes.Interface, stdout io.Writer) error {
-	if *syncTimeout <= 0 || *resync < 0 || *runEvery <= 0 {
-		return errors.New("--resync must be 0 or more, --sync-timeout and --run-every more than 0")
+	if *syncTimeout <= 0 {
+		return errors.New("--sync-timeout must be more than 0")
+	}
+	if *resync < 0 || *runEvery <= 0 {
+		return errors.New("--resync must be 0 or more and --run-every more than 0")
 	}
 
-	// The informer calls handlers from its own goroutine: a Logger keeps lines whole.
+	// Several goroutines print: a Logger keeps lines whole.
 	out := log.New(stdout, "", 0)
 
 	factory := informers.NewSharedInformerFactoryWithOptions(client, *resync,
@@ -140,8 +143,7 @@ func run(ctx context.Context, client kubernetes.Interface, stdout io.Writer) err
 	return cache.ShutDownEventHandler(pods, handler)
 }
 
-// change says why handleUpdate is called. A resync passes the object from the store;
-// a relist decodes it again, with the same resourceVersion unless it was written.
+// change says why handleUpdate is called. Only a resync passes the stored object itself.
 func change(old, pod *corev1.Pod) string {
 	switch {
 	case old == pod:
@@ -154,14 +156,12 @@ func change(old, pod *corev1.Pod) string {
 	return strings.Join(append([]string{versions}, slices.DeleteFunc(facts(pod), known)...), ", ")
 }
 
-// facts are what the program prints about a pod: of its conditions, those that say
-// something which neither the phase nor the node does.
+// facts are what the program prints about a pod.
 func facts(pod *corev1.Pod) []string {
 	node := cmp.Or(pod.Spec.NodeName, "<none>")
 	facts := []string{"phase " + string(pod.Status.Phase), "node " + node}
 	for _, c := range pod.Status.Conditions {
-		shown := c.Type == corev1.PodInitialized || c.Type == corev1.PodReady
-		if shown && c.Status == corev1.ConditionTrue {
+		if c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue {
 			facts = append(facts, string(c.Type))
 		}
 	}

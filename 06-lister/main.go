@@ -79,16 +79,15 @@ func run(ctx context.Context, client kubernetes.Interface, stdout io.Writer) err
 		return errors.New("--annotate needs --namespace")
 	}
 
-	// The informer calls handlers from its own goroutine: a Logger keeps lines whole.
+	// Several goroutines print: a Logger keeps lines whole.
 	out := log.New(stdout, "", 0)
 
 	factory := informers.NewSharedInformerFactoryWithOptions(client, 30*time.Second,
 		informers.WithNamespace(*namespace))
 	pods := factory.Core().V1().Pods().TypedInformer()
 
-	// A lister finds pods by name, namespace, and label; an index finds them by any value
-	// that we compute. Both read the informer's store. Request them before Start, or the
-	// factory does not run the informer.
+	// A lister finds pods by name, namespace, and label; an index by any value that we compute.
+	// Both read the informer's store. Request one before Start, or the informer does not run.
 	lister, index := factory.Core().V1().Pods().Lister(), pods.GetTypedIndexer()
 	byNode := func(pod *corev1.Pod) ([]string, error) { return []string{pod.Spec.NodeName}, nil }
 	if err := pods.AddTypedIndexers(corev1informers.PodIndexers{"node": byNode}); err != nil {
@@ -138,8 +137,7 @@ func run(ctx context.Context, client kubernetes.Interface, stdout io.Writer) err
 	out.Print("handler is synced")
 	out.Print("cache is synced")
 
-	// All of this is read from memory, without a request.
-	all, err := lister.Pods(*namespace).List(labels.Everything())
+	all, err := lister.Pods(*namespace).List(labels.Everything()) // from memory, no request
 	if err != nil {
 		return fmt.Errorf("list: %w", err)
 	}

@@ -31,11 +31,7 @@ import (
 	"k8s.io/klog/v2"
 )
 
-const (
-	ttlAnnotation = "informers.example.com/ttl" // such as 90s, counted from the pod's creation
-	maxBackoff    = 30 * time.Second            // between two tries, after 5 ms, 10 ms, …
-	maxWait       = time.Hour                   // a key that waits cannot be removed from the queue
-)
+const ttlAnnotation = "informers.example.com/ttl" // such as 90s, from the pod's creation
 
 var (
 	kubeconfig  = flag.String("kubeconfig", "", "`path` of a kubeconfig (default: as kubectl)")
@@ -88,7 +84,7 @@ func run(ctx context.Context, client kubernetes.Interface, stdout io.Writer) err
 		return errors.New("--workers must be 1 or more")
 	}
 
-	// Workers are goroutines: a Logger keeps lines whole.
+	// Several goroutines print: a Logger keeps lines whole.
 	out := log.New(stdout, "", 0)
 
 	// No resync: every pod that has to be checked again is in the queue.
@@ -107,7 +103,7 @@ func run(ctx context.Context, client kubernetes.Interface, stdout io.Writer) err
 	// Handlers only say which pod to check. The queue holds each key once, however often
 	// it is added, and never hands it to two workers at the same time.
 	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[cache.ObjectName](
-		5*time.Millisecond, maxBackoff)
+		5*time.Millisecond, 30*time.Second)
 	queue := workqueue.NewTypedRateLimitingQueue(limiter)
 	defer queue.ShutDown() // if we return early
 	_, err := pods.AddTypedEventHandler(corev1informers.PodHandlerFuncs{
@@ -127,15 +123,13 @@ func run(ctx context.Context, client kubernetes.Interface, stdout io.Writer) err
 	defer broadcaster.Shutdown()
 	sink := &typedcorev1.EventSinkImpl{Interface: client.CoreV1().Events(*namespace)}
 	broadcaster.StartRecordingToSink(sink)
-	source := corev1.EventSource{Component: "informers-ttl"}
-	recorder := broadcaster.NewRecorder(scheme.Scheme, source)
+	events := broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "informers-ttl"})
 
 	lister := factory.Core().V1().Pods().Lister()
-	c := &controller{client: client, lister: lister, queue: queue, recorder: recorder, out: out}
+	c := &controller{client: client, lister: lister, queue: queue, recorder: events, out: out}
 	factory.StartWithContext(ctx)
 
-	// Workers read the lister, so they start when the store is filled: a pod that it does
-	// not have is then gone. Nothing has to wait for the handlers: they only add keys.
+	// Workers read the lister, so they wait for the store; handlers only add keys.
 	syncCtx, cancelSync := context.WithTimeout(ctx, *syncTimeout)
 	defer cancelSync()
 	if factory.WaitForCacheSyncWithContext(syncCtx).Err != nil {
@@ -186,12 +180,9 @@ func (c *controller) processNextWorkItem(ctx context.Context) bool {
 	return true
 }
 
-// reconcile acts on the pod's current state, not on what happened to it, so it can run at
-// any time, for any reason, and again. It returns how long to wait before the next check, 0
-// for no check before the pod changes.
-func (c *controller) reconcile(ctx context.Context, key cache.ObjectName) (
-	requeueAfter time.Duration, err error,
-) {
+// reconcile acts on the pod's current state, so it can run at any time, and again. It returns
+// when to check the pod again, 0 for not before it changes.
+func (c *controller) reconcile(ctx context.Context, key cache.ObjectName) (time.Duration, error) {
 	pod, err := c.lister.Pods(key.Namespace).Get(key.Name)
 	if apierrors.IsNotFound(err) {
 		return 0, nil
@@ -211,7 +202,7 @@ func (c *controller) reconcile(ctx context.Context, key cache.ObjectName) (
 	}
 	if left := time.Until(over); left > 0 {
 		c.out.Printf("%s is to be deleted in %s", key, left.Round(time.Second))
-		return min(left, maxWait), nil
+		return min(left, time.Hour), nil // a key that waits cannot be removed from the queue
 	}
 
 	// The cache may lag behind: by now this may be another pod with the same name, or the

@@ -473,10 +473,8 @@ func (s *scene) evidence(t *testing.T) {
 		if pod.Spec.NodeName != old.Spec.NodeName {
 			facts = append(facts, "node "+pod.Spec.NodeName)
 		}
-		for _, condition := range []corev1.PodConditionType{corev1.PodInitialized, corev1.PodReady} {
-			if conditions(pod)[condition] && !conditions(old)[condition] {
-				facts = append(facts, string(condition))
-			}
+		if conditions(pod)[corev1.PodReady] && !conditions(old)[corev1.PodReady] {
+			facts = append(facts, "Ready")
 		}
 		if pod.DeletionTimestamp != nil && old.DeletionTimestamp == nil {
 			facts = append(facts, "deletion")

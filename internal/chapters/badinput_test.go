@@ -208,7 +208,7 @@ const (
 // TestBadFlags: what would make 05 run without a pause, or 07 not at all, is refused.
 func TestBadFlags(t *testing.T) {
 	_, kubeconfig := serve(t, apiserver(3))
-	const periods = "--resync must be 0 or more, --sync-timeout and --run-every more than 0"
+	const periods = "--resync must be 0 or more and --run-every more than 0"
 	const timeout = "--sync-timeout must be more than 0"
 	for _, test := range []struct{ chapter, arg, want string }{
 		{"04-sync", "--sync-timeout=0", timeout},
@@ -216,7 +216,7 @@ func TestBadFlags(t *testing.T) {
 		{"06-lister", "--sync-timeout=0", timeout},
 		{"07-workqueue", "--sync-timeout=0", timeout},
 		{"08-testing", "--sync-timeout=0", timeout},
-		{"05-resync", "--sync-timeout=0", periods},
+		{"05-resync", "--sync-timeout=0", timeout},
 		{"05-resync", "--resync=-1s", periods},
 		{"05-resync", "--run-every=0", periods},
 		{"05-resync", "--run-every=-1s", periods},
