@@ -39,8 +39,9 @@ func TestShape(t *testing.T) {
 			// GitHub cuts off what is wider, at 1280 px.
 			checkWidth(t, chapter+"/main.go", main, 100)
 			for _, block := range regexp.MustCompile("(?s)<!-- output: [^\n]*\n```text\n.*?```").FindAll(read(t, chapter, "README.md"), -1) {
-				_, output, _ := bytes.Cut(block, []byte("\n"))
-				checkWidth(t, chapter+"/README.md", output, 110)
+				if _, output, _ := bytes.Cut(block, []byte("\n")); !*update { // e2e writes it after this
+					checkWidth(t, chapter+"/README.md", output, 110)
+				}
 			}
 			if bytes.Contains(main, []byte("example.com/informers")) {
 				t.Error("main.go imports something of this repository")
