@@ -10,6 +10,8 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -135,18 +137,32 @@ func TestStoreIsNotSynced(t *testing.T) {
 // it lasts, and not more often than client-go tries, which is less and less often.
 func TestEachOutageIsPrinted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
 		var times []time.Time
-		log.SetOutput(writer(func(string) { times = append(times, time.Now()) }))
+		log.SetOutput(writer(func(string) {
+			mu.Lock()
+			defer mu.Unlock()
+			times = append(times, time.Now())
+		}))
 		defer log.SetOutput(os.Stderr)
+		printed := func() []time.Time { // since the last call
+			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
+			defer func() { times = nil }()
+			return times
+		}
 
-		client, forbidden := fake.NewClientset(pod("web")), false
-		var watches []*watch.FakeWatcher
+		client := fake.NewClientset(pod("web"))
+		var forbidden atomic.Bool
+		watches := make(chan *watch.FakeWatcher, 1)
 		client.PrependReactor("list", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
-			return forbidden, nil, apierrors.NewForbidden(corev1.Resource("pods"), "", errors.New("no right to list"))
+			return forbidden.Load(), nil, apierrors.NewForbidden(corev1.Resource("pods"), "", errors.New("no right to list"))
 		})
 		client.PrependWatchReactor("pods", func(clienttesting.Action) (bool, watch.Interface, error) {
-			watches = append(watches, watch.NewFake())
-			return true, watches[len(watches)-1], nil
+			w := watch.NewFake()
+			watches <- w
+			return true, w, nil
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		var err error
@@ -155,27 +171,24 @@ func TestEachOutageIsPrinted(t *testing.T) {
 
 		for outage := range 2 {
 			time.Sleep(5 * time.Minute)
-			synctest.Wait()
-			if len(times) != 0 {
-				t.Errorf("%d errors before outage %d", len(times), outage)
+			if n := len(printed()); n != 0 {
+				t.Errorf("%d errors before outage %d", n, outage)
 			}
-			forbidden = true
-			watches[len(watches)-1].Error(&apierrors.NewResourceExpired("too old resource version").ErrStatus)
+			forbidden.Store(true)
+			(<-watches).Error(&apierrors.NewResourceExpired("too old resource version").ErrStatus)
 			before := time.Now()
 			time.Sleep(10 * time.Minute)
-			synctest.Wait()
-			if n := len(times); n < 10 || n > 60 {
+			errors := printed()
+			if n := len(errors); n < 10 || n > 60 {
 				t.Errorf("outage %d is printed %d times in ten minutes", outage, n)
 			}
-			for _, at := range times {
+			for _, at := range errors {
 				if gap := at.Sub(before); gap > time.Minute {
 					t.Errorf("outage %d is not printed for %s", outage, gap)
 				}
 				before = at
 			}
-			forbidden, times = false, nil
-			time.Sleep(2 * time.Minute) // a try that is under way, and the back-off
-			times = nil
+			forbidden.Store(false)
 		}
 		cancel()
 		synctest.Wait()
