@@ -11,13 +11,13 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// A Counter knows how often each pod was written, for a report of the busiest ones.
+// A Counter counts the writes to each pod, for a report on the busiest ones.
 type Counter struct {
 	mu     sync.Mutex
 	writes map[cache.ObjectName]int
 }
 
-// NewCounter counts from now on each write to a pod that is there, once.
+// NewCounter counts each write to an existing pod once, from now on.
 func NewCounter(pods corev1informers.PodIndexInformer) (*Counter, error) {
 	c := &Counter{writes: map[cache.ObjectName]int{}}
 	_, err := pods.AddTypedEventHandler(corev1informers.PodHandlerFuncs{
@@ -30,7 +30,7 @@ func NewCounter(pods corev1informers.PodIndexInformer) (*Counter, error) {
 	return c, nil
 }
 
-// Writes says how often a pod was written.
+// Writes returns the number of writes to a pod.
 func (c *Counter) Writes(name cache.ObjectName) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()

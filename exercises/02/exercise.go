@@ -14,8 +14,8 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// Inventory returns what scan finds in each pod that is there at the start. To scan a pod
-// takes a while.
+// Inventory returns what scan finds in each pod that exists at the start. A scan takes a
+// while.
 func Inventory(
 	ctx context.Context, factory informers.SharedInformerFactory, scan func(*corev1.Pod) string,
 ) (map[cache.ObjectName]string, error) {

@@ -11,14 +11,14 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// Known keeps the keys of the pods that are there.
+// Known holds the keys of the pods that exist.
 type Known struct {
 	mu   sync.Mutex
 	keys map[string]bool
 }
 
-// NewHandler keeps known up to date. It is of the older style, because the library that
-// it is handed to takes only that: no typed handler, but objects of any type.
+// NewHandler keeps known up to date. It is not a typed handler: the library that gets it
+// accepts only the older style, whose functions take an object of any type.
 func NewHandler(known *Known) cache.ResourceEventHandler {
 	known.keys = map[string]bool{}
 	return cache.ResourceEventHandlerFuncs{

@@ -18,10 +18,10 @@ func TestHandler(t *testing.T) {
 		var known Known
 		handler := &recovering{ResourceEventHandler: NewHandler(&known)}
 		pods := factory.Core().V1().Pods().Informer()
-		if _, err := pods.AddEventHandler(handler); err != nil { //nolint:forbidigo // as the library does
+		if _, err := pods.AddEventHandler(handler); err != nil { //nolint:forbidigo // the library does it this way
 			t.Fatal(err)
 		}
-		t.Cleanup(factory.Shutdown) // t.Context has ended by then
+		t.Cleanup(factory.Shutdown) // t.Context is canceled before a Cleanup runs
 		factory.StartWithContext(t.Context())
 		synctest.Wait()
 
@@ -29,13 +29,13 @@ func TestHandler(t *testing.T) {
 		synctest.Wait()
 		want(t, &known, "nginx was deleted", "default/db", "default/web")
 
-		// web is deleted while the informer is cut off; it finds out when it lists again.
+		// web is deleted while the watch is cut off; the informer finds out when it lists again.
 		api.Relist(server.Pod("db", "1"))
 		if handler.panicked != nil {
 			t.Fatalf(`the delete of default/web came with an object of type %T, and the handler panicked:
 %v
-The watch was cut off while web was deleted. A relist found it gone: the informer knows that it
-was deleted and its key, but not its last state, and hands over a tombstone instead of a pod.
+The watch was cut off while web was deleted, and a relist no longer found it. The informer knows
+the key of the pod, but not its last state, so it passes a tombstone instead of a pod.
 In a program this panic ends the process.`, handler.deleted, handler.panicked)
 		}
 		want(t, &known, "web was deleted while the watch was cut off", "default/db")
@@ -46,11 +46,11 @@ func want(t *testing.T, known *Known, when string, keys ...string) {
 	t.Helper()
 	if got := known.Keys(); !slices.Equal(got, keys) {
 		t.Fatalf(`%s: the known keys are %v, want %v.
-A delete that is not handled is never told again: the key stays for ever.`, when, got, keys)
+The informer reports a delete only once. If the handler ignores it, the key stays forever.`, when, got, keys)
 	}
 }
 
-// recovering keeps the panic of a delete, which would end the test's process.
+// recovering records a panic in OnDelete, which would otherwise end the test's process.
 type recovering struct {
 	cache.ResourceEventHandler
 	deleted, panicked any

@@ -14,13 +14,13 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// A Meter keeps the pods that run, for a bill that names each by its UID.
+// A Meter holds the running pods, for a bill that names each one by its UID.
 type Meter struct {
 	mu      sync.Mutex
 	running map[types.UID]cache.ObjectName
 }
 
-// NewMeter keeps the UIDs of exactly the pods that run, as far as the informer knows.
+// NewMeter holds the UIDs of exactly the pods that run, as far as the informer knows.
 func NewMeter(pods corev1informers.PodIndexInformer) (*Meter, error) {
 	m := &Meter{running: map[types.UID]cache.ObjectName{}}
 	_, err := pods.AddTypedEventHandler(corev1informers.PodHandlerFuncs{
@@ -38,7 +38,7 @@ func NewMeter(pods corev1informers.PodIndexInformer) (*Meter, error) {
 	return m, nil
 }
 
-// Running returns the UIDs, sorted.
+// Running returns the UIDs of the running pods, sorted.
 func (m *Meter) Running() []types.UID {
 	m.mu.Lock()
 	defer m.mu.Unlock()

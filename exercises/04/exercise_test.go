@@ -20,23 +20,23 @@ func TestMeter(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(factory.Shutdown) // t.Context has ended by then
+		t.Cleanup(factory.Shutdown) // t.Context is canceled before a Cleanup runs
 		factory.StartWithContext(t.Context())
 		synctest.Wait()
 
 		api.Watch.Delete(running("db", "3", "uid-2"))
 		synctest.Wait()
 		if got := meter.Running(); !slices.Equal(got, []types.UID{"uid-1"}) {
-			t.Fatalf("only web, uid-1, is left after db was deleted, but running are %v", got)
+			t.Fatalf("after db was deleted only web with uid-1 is left, but Running returns %v", got)
 		}
 
-		// While the informer is cut off, web is deleted and created again.
+		// While the watch is cut off, web is deleted and created again.
 		api.Relist(running("web", "5", "uid-3"))
 		if got := meter.Running(); !slices.Equal(got, []types.UID{"uid-3"}) {
-			t.Fatalf(`the API server has one pod, default/web with uid-3, but running are %v.
+			t.Fatalf(`the API server has one pod, default/web with uid-3, but Running returns %v.
 While the watch was cut off, web with uid-1 was deleted and another web with uid-3 was created.
-A relist shows only what is there now: for the informer the object with the key default/web
-is another one, and that is a single Update. No DeleteFunc was called for uid-1.`, got)
+A relist shows only the current pods. For the informer the object with the key default/web has
+changed, so you get a single Update. DeleteFunc was not called for uid-1.`, got)
 		}
 	})
 }

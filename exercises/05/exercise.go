@@ -12,8 +12,8 @@ import (
 	corev1listers "k8s.io/client-go/listers/core/v1"
 )
 
-// ForExport returns the pods of a namespace, sorted by name, each with a label that names
-// the cluster: the export puts the pods of several clusters together.
+// ForExport returns the pods of a namespace, sorted by name. Each has a label that names
+// the cluster, because the export combines the pods of several clusters.
 func ForExport(lister corev1listers.PodLister, namespace, cluster string) ([]*corev1.Pod, error) {
 	pods, err := lister.Pods(namespace).List(labels.Everything())
 	if err != nil {

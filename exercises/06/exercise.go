@@ -12,8 +12,8 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// Annotate sets an annotation of a pod, and leaves alone what others write to the pod. It
-// makes no request if the pod is known to have the annotation already.
+// Annotate sets an annotation of a pod, and keeps what other clients write to the pod. It
+// sends no request if the pod in the store has the annotation already.
 func Annotate(
 	ctx context.Context, client kubernetes.Interface, lister corev1listers.PodLister,
 	name cache.ObjectName, key, value string,

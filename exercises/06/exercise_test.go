@@ -25,34 +25,34 @@ func TestAnnotate(t *testing.T) {
 		api := newAPI(t)
 		factory := informers.NewSharedInformerFactory(api, 0)
 		lister := factory.Core().V1().Pods().Lister()
-		t.Cleanup(factory.Shutdown) // t.Context has ended by then
+		t.Cleanup(factory.Shutdown) // t.Context is canceled before a Cleanup runs
 		factory.StartWithContext(t.Context())
 		synctest.Wait()
 
 		web := cache.NewObjectName("default", "web")
 		api.ClearActions()
 		if err := Annotate(t.Context(), api, lister, web, "kept", "yes"); err != nil || len(api.Actions()) > 0 {
-			t.Fatalf(`Annotate returned %v and made %d requests, want none of both.
-The pod has this annotation already, and the informer's store knows that without asking the server.`,
+			t.Fatalf(`Annotate returned the error %v and sent %d requests, want neither.
+The pod has this annotation already, and the informer's store shows that without a request.`,
 				err, len(api.Actions()))
 		}
 
-		// Another client writes, and the informer has not heard of it yet.
+		// Another client writes, and the informer does not know it yet.
 		api.write(func(pod *corev1.Pod) { pod.Labels["owner"] = "kubelet" })
 
 		err := Annotate(t.Context(), api, lister, web, "team", "blue")
-		asked := slices.ContainsFunc(api.Actions(), func(a clienttesting.Action) bool { return a.GetVerb() == "get" })
-		if apierrors.IsConflict(err) && asked {
+		read := slices.ContainsFunc(api.Actions(), func(a clienttesting.Action) bool { return a.GetVerb() == "get" })
+		if apierrors.IsConflict(err) && read {
 			t.Fatalf(`another client wrote to default/web just before Annotate did, and Annotate failed:
 %v
-It had read the pod from the API server, not from the store. Between your read and your write
-another client can be faster all the same, and next time it may not be.`, err)
+It had read the pod from the API server, not from the store. Another client can still write
+between your read and your write. If that happens, read and write again.`, err)
 		}
 		if apierrors.IsConflict(err) {
 			t.Fatalf(`another client wrote to default/web, and Annotate failed:
 %v
-The store of an informer is always a little behind the API server. An Update carries the
-resourceVersion of what you read, and the server takes it only if nobody wrote since.`, err)
+An informer's store can be behind the API server. An Update carries the resourceVersion of the
+pod that you read, and the server accepts it only if no one has written to the pod since.`, err)
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -63,14 +63,14 @@ resourceVersion of what you read, and the server takes it only if nobody wrote s
 		}
 		if pod.Labels["owner"] != "kubelet" {
 			t.Fatalf(`the label owner=kubelet, which another client wrote, is gone: the labels are %v.
-An Update writes the whole object. Without a resourceVersion the server does not compare, and
-what others wrote since you read it is lost.`, pod.Labels)
+An Update writes the whole object. Without a resourceVersion the server does not compare, so
+everything that others wrote since you read the pod is lost.`, pod.Labels)
 		}
 	})
 }
 
-// An api has one pod, web. It counts resourceVersions and refuses to update what is not
-// the newest, as the API server does and the fake clientset does not. Its watch is silent.
+// An api has one pod, web. It counts resourceVersions, and it refuses an update of an older
+// version: the API server does that too, the fake clientset does not. Its watch is silent.
 type api struct {
 	*fake.Clientset
 	*testing.T
@@ -88,7 +88,7 @@ func newAPI(t *testing.T) *api {
 	})
 	busy := true
 	a.PrependReactor("update", "pods", func(action clienttesting.Action) (bool, runtime.Object, error) {
-		if busy { // somebody is faster, once
+		if busy { // another client is faster, once
 			a.write(func(pod *corev1.Pod) { pod.Labels["seen"] = "yes" })
 			busy = false
 		}
@@ -107,7 +107,7 @@ func newAPI(t *testing.T) *api {
 	return a
 }
 
-// pod is what the server has.
+// pod returns the pod as the server has it.
 func (a *api) pod() *corev1.Pod {
 	a.Helper()
 	obj, err := a.Tracker().Get(podsResource, "default", "web")
@@ -117,7 +117,7 @@ func (a *api) pod() *corev1.Pod {
 	return obj.(*corev1.Pod)
 }
 
-// write changes it, and gives it the next resourceVersion.
+// write changes the pod, and gives it the next resourceVersion.
 func (a *api) write(change func(*corev1.Pod)) {
 	a.Helper()
 	pod := a.pod()

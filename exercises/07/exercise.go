@@ -13,13 +13,13 @@ import (
 	corev1listers "k8s.io/client-go/listers/core/v1"
 )
 
-// A Directory finds the pods of services, from memory.
+// A Directory finds the pods of services in memory.
 type Directory struct {
 	factory  informers.SharedInformerFactory
 	services corev1listers.ServiceLister
 }
 
-// NewDirectory returns a directory that is ready to be asked.
+// NewDirectory returns a directory that is ready for use.
 func NewDirectory(ctx context.Context, client kubernetes.Interface) (*Directory, error) {
 	factory := informers.NewSharedInformerFactory(client, 0)
 	d := &Directory{

@@ -24,7 +24,7 @@ func TestDirectory(t *testing.T) {
 		directory, err := NewDirectory(ctx, api)
 		if err != nil {
 			t.Fatalf(`the API server answers in 100 ms, but NewDirectory gave up after a minute: %v.
-The requests that it got are %v. An informer that nobody starts is never synced.`, err, requests(api))
+The server got the requests %v. An informer that is not started never syncs.`, err, requests(api))
 		}
 		got, err := directory.Pods("default", "web")
 		if err != nil {
@@ -36,14 +36,14 @@ The requests that it got are %v. An informer that nobody starts is never synced.
 		}
 		if !slices.Contains(requests(api), "list pods") {
 			t.Fatalf(`the service web has the pods web-1 and web-2, but the directory finds %v.
-The API server was asked for services, and never for pods: no informer of pods runs, so its
-store is empty for ever. A factory starts and awaits the informers that it knows of: those of
-which somebody asked for the informer or the lister. To leave one out is no error, and neither
-is a read of an empty store.`, got)
+The API server got requests for services, but none for pods: no informer for pods runs, so its
+store stays empty. A factory starts, and waits for, only the informers that it knows: those whose
+Informer or Lister was called before. A missing informer is not an error, and neither is a read
+of an empty store.`, got)
 		}
 		t.Fatalf(`the service web has the pods web-1 and web-2, but the directory finds %v.
-The API server was asked for pods and had not answered yet. Until then the store is empty, and
-a lister that reads it returns no error.`, got)
+The API server got a request for pods, but it had not answered yet. Until then the store is
+empty, and a lister that reads it returns no error.`, got)
 	})
 }
 

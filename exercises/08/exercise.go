@@ -11,8 +11,8 @@ import (
 	corev1informers "k8s.io/client-go/informers/core/v1"
 )
 
-// Publish keeps a dashboard up to date, until ctx ends: it shows each pod there when it is
-// new or was written to. To show a pod takes a while.
+// Publish keeps a dashboard up to date until ctx is canceled: it shows each pod that is
+// new or was written to. That takes a while for each pod.
 func Publish(
 	ctx context.Context, factory informers.SharedInformerFactory, show func(*corev1.Pod),
 ) error {

@@ -17,7 +17,7 @@ func TestPublish(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api := server.New(server.Pod("web", "1"))
 		factory := informers.NewSharedInformerFactory(api, 0)
-		t.Cleanup(factory.Shutdown) // t.Context has ended by then
+		t.Cleanup(factory.Shutdown) // t.Context is canceled before a Cleanup runs
 
 		var busy, most atomic.Int32
 		var shown atomic.Pointer[corev1.Pod]
@@ -34,7 +34,7 @@ func TestPublish(t *testing.T) {
 		}()
 		synctest.Wait()
 
-		for i := range 100 { // a pod that starts, and crashes, and starts
+		for i := range 100 { // a pod that starts, crashes, and starts again
 			time.Sleep(100 * time.Millisecond)
 			api.Watch.Modify(server.Pod("web", fmt.Sprint(2+i)))
 		}
@@ -47,19 +47,19 @@ func TestPublish(t *testing.T) {
 		late := shown.Load().ResourceVersion
 
 		if n := most.Load(); n > 1 {
-			t.Fatalf(`default/web was shown by %d goroutines at a time.
-They overtake each other, so an older state may be what stays on the dashboard. And nothing
-limits their number: each waits with a pod of its own.`, n)
+			t.Fatalf(`%d goroutines showed default/web at the same time.
+They can overtake each other, so the dashboard can end with an older state. And nothing limits
+their number: each goroutine holds its own pod while it waits.`, n)
 		}
 		if late != last {
 			t.Fatalf(`default/web has the resourceVersion %s, but the dashboard stays at %s.
-The last write was dropped, and no other event will come for it.`, last, late)
+The last write was dropped, and there will be no other event for it.`, last, late)
 		}
 		if soon != last {
 			t.Fatalf(`2.5 s after the last write default/web has the resourceVersion %s, and the dashboard shows %s.
-There were 100 writes in 10 s, and to show one takes 1 s. An informer calls a handler for one
-event after the other, and keeps those that the handler has not taken yet, all of them: they
-wait in memory, without a bound, and what comes last is shown last, a minute and a half too late.`, last, soon)
+There were 100 writes in 10 s, and it takes 1 s to show one. An informer calls a handler for one
+event after another, and keeps all the events that the handler has not processed yet. They wait
+in memory, without a limit, and the dashboard shows the last write a minute and a half too late.`, last, soon)
 		}
 	})
 }

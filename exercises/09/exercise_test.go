@@ -20,9 +20,9 @@ func TestRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api := server.New(server.Pod("web", "1"))
 		factory := informers.NewSharedInformerFactory(api, 0)
-		t.Cleanup(factory.Shutdown) // t.Context has ended by then
+		t.Cleanup(factory.Shutdown) // t.Context is canceled before a Cleanup runs
 
-		// What a pod needs cannot be done in the first 10 s. Time is virtual.
+		// In the first 10 s each try fails. Time is virtual.
 		var down atomic.Bool
 		var tries, done atomic.Int32
 		down.Store(true)
@@ -42,24 +42,24 @@ func TestRun(t *testing.T) {
 		after(10 * time.Second)
 		down.Store(false)
 		after(20 * time.Second)
-		inVain := tries.Load() - done.Load()
+		failed := tries.Load() - done.Load()
 
 		if done.Load() == 0 {
 			api.Watch.Modify(server.Pod("web", "2"))
 			after(time.Minute)
 			if done.Load() == 0 {
-				t.Fatalf(`reconcile failed for default/web (calls: %d) and was not called again: not in the 30 s
-that followed, and not in the minute after the next write to default/web.
-A work queue never hands out a key that somebody works on. It keeps what is added meanwhile until
-that work has ended, and for this queue the work on default/web still goes on.`, tries.Load())
+				t.Fatalf(`reconcile failed for default/web (calls: %d) and was not called again: not in the next
+30 s, and not in the minute after the next write to default/web.
+A work queue does not hand out a key that is being processed. If the key is added in the meantime,
+it waits until that is done, and for this queue default/web is still being processed.`, tries.Load())
 			}
-			t.Fatal(`reconcile failed for default/web, and was called again only when somebody wrote to the pod.
-That may take days. What fails has to be tried again by itself.`)
+			t.Fatal(`reconcile failed for default/web, and was called again only after a write to the pod.
+That can take days. The program has to retry a failure by itself.`)
 		}
-		if inVain > 30 {
+		if failed > 30 {
 			t.Fatalf(`in 10 s reconcile failed %d times for default/web.
-A server in trouble gets no rest that way, and other pods do not get their turn. A pause has to
-follow each failure, and to grow with each failure in a row.`, inVain)
+That gives a server in trouble no time to recover, and other pods have to wait. A pause has to
+follow each failure, and it has to grow with each failure in a row.`, failed)
 		}
 
 		down.Store(true)
@@ -68,13 +68,13 @@ follow each failure, and to grow with each failure in a row.`, inVain)
 		down.Store(false)
 		if after(time.Second); done.Load() != 2 {
 			t.Fatal(`reconcile failed for default/web, succeeded, and failed again later.
-The first try after the second failure did not come within a second: the pause went on to grow
-from where it had been, as if there had been no success in between.`)
+There was no try within a second after the second failure: the pause continued to grow, as if
+there had been no success in between.`)
 		}
 	})
 }
 
-// after lets time pass, and all that happens in it.
+// after lets time pass, and waits for everything that happens in it.
 func after(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()

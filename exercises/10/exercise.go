@@ -14,14 +14,14 @@ import (
 	corev1listers "k8s.io/client-go/listers/core/v1"
 )
 
-// A Spread knows in which zones the pods of an app run. It keeps no other pods in memory:
-// the cluster has many.
+// A Spread knows in which zones the pods of an app run. It keeps only these pods in memory,
+// because the cluster has many others.
 type Spread struct {
 	pods  corev1listers.PodLister
 	nodes corev1listers.NodeLister
 }
 
-// NewSpread returns a spread that is ready to be asked.
+// NewSpread returns a spread that is ready for use.
 func NewSpread(ctx context.Context, client kubernetes.Interface, app string) (*Spread, error) {
 	factory := informers.NewSharedInformerFactoryWithOptions(client, 0,
 		informers.WithTweakListOptions(func(options *metav1.ListOptions) {
@@ -38,7 +38,7 @@ func NewSpread(ctx context.Context, client kubernetes.Interface, app string) (*S
 	return s, nil
 }
 
-// Zones returns how many pods run in each zone.
+// Zones returns the number of pods in each zone.
 func (s *Spread) Zones() (map[string]int, error) {
 	pods, err := s.pods.List(labels.Everything())
 	if err != nil {

@@ -26,7 +26,7 @@ func TestSpread(t *testing.T) {
 		spread, err := NewSpread(ctx, api, "web")
 		if err != nil {
 			t.Fatalf(`the API server answers in 100 ms, but NewSpread gave up after a minute: %v.
-An informer that nobody starts is never synced.`, err)
+An informer that is not started never syncs.`, err)
 		}
 		got, err := spread.Zones()
 		synctest.Wait()
@@ -38,26 +38,26 @@ An informer that nobody starts is never synced.`, err)
 		}
 
 		if selector, ok := selectors["pods"]; ok && selector != "app=web" {
-			t.Fatalf(`the API server was asked for pods with the label selector %q, want "app=web".
-Pods of all apps are in the store now, however many there are. What a lister selects is only what
-it returns of them.`, selector)
+			t.Fatalf(`the API server got a request for pods with the label selector %q, want "app=web".
+The store now has the pods of all apps, however many there are. A selector in a lister only
+chooses which of them it returns.`, selector)
 		}
 		if selector := selectors["nodes"]; selector != "" {
 			t.Fatalf(`Zones returned %v and the error: %v.
-Both nodes, a and b, are there, but the API server was asked for nodes with the label selector %q,
-and no node has such a label. An answer without any node is not an error, so the store counts as
-synced. The options of a factory are not those of one type.`, got, err, selector)
+The nodes a and b exist, but the API server got a request for nodes with the label selector %q,
+and no node has this label. A list without nodes is not an error, so the store counts as synced.
+The options of a factory apply to all its types.`, got, err, selector)
 		}
 		for _, resource := range []string{"pods", "nodes"} {
 			if _, ok := selectors[resource]; !ok {
 				t.Fatalf(`Zones returned %v and the error: %v.
-The API server was never asked for %s: no informer of %[3]s runs.`, got, err, resource)
+The API server got no request for %s: no informer for %[3]s runs.`, got, err, resource)
 			}
 		}
 		if want := map[string]int{"north": 1, "south": 2}; err != nil || !maps.Equal(got, want) {
 			t.Fatalf(`Zones returned %v and the error: %v, want %v.
-The API server was asked for the right pods and nodes, but when NewSpread returned it had not
-answered all of that: the wait of a factory is for its own informers.`, got, err, want)
+The API server got the right requests for pods and nodes, but it had not answered all of them
+when NewSpread returned: a factory waits only for its own informers.`, got, err, want)
 		}
 	})
 }

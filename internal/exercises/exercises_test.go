@@ -1,5 +1,5 @@
 // Package exercises proves that each exercise fails as given, for the reason that its
-// test says, that its solution mends it, and that what only looks right does not.
+// test reports, that its solution fixes it, and that a fix that only looks right fails.
 package exercises
 
 import (
@@ -19,26 +19,26 @@ import (
 
 const root, dir = "../..", "../../exercises"
 
-var update = flag.Bool("update", false, "write the output in exercises/README.md anew")
+var update = flag.Bool("update", false, "rewrite the output in exercises/README.md")
 
-// A fix is an attempt, as pairs: what stands there once, and what to put in its place.
+// A fix is an attempt to fix an exercise.
 type fix struct {
 	name  string
-	of    string // "solution", or "" for what is given
-	says  string // how the test refuses it, or "" if it is right
-	edits []string
+	of    string   // what it edits: "solution", or "" for the exercise as given
+	says  string   // the message with which the test rejects it, or "" if it is right
+	edits []string // pairs: text that occurs exactly once, and its replacement
 }
 
 var exercises = []struct {
 	name  string
-	says  string // why it fails as given
+	says  string // the message with which it fails as given
 	fixes []fix
 }{
 	{"01", "written once, but 4 writes were counted. The factory's resync period is 30 s", []fix{
-		{name: "compare pointers", says: "nobody wrote to default/web, but 1 writes were counted after a relist", edits: []string{
+		{name: "compare pointers", says: "no one wrote to default/web, but the count of writes is 1 after a relist", edits: []string{
 			"update(_, pod *corev1.Pod) {\n", "update(old, pod *corev1.Pod) {\n\tif old == pod {\n\t\treturn\n\t}\n",
 		}},
-		{name: "compare generations", says: "no write was counted. What was written is its status", edits: []string{
+		{name: "compare generations", says: "no write was counted. The write changed its status", edits: []string{
 			"update(_, pod *corev1.Pod) {\n", "update(old, pod *corev1.Pod) {\n\tif old.Generation == pod.Generation {\n\t\treturn\n\t}\n",
 		}},
 	}},
@@ -53,7 +53,7 @@ var exercises = []struct {
 		}},
 	}},
 	{"03", "came with an object of type cache.DeletedFinalStateUnknown, and the handler panicked", []fix{
-		{name: "ignore the tombstone", says: "A delete that is not handled is never told again", edits: []string{
+		{name: "ignore the tombstone", says: "The informer reports a delete only once", edits: []string{
 			"pod := obj.(*corev1.Pod)\n\t\t\tknown.set(pod.Namespace+\"/\"+pod.Name, false)",
 			"if pod, ok := obj.(*corev1.Pod); ok {\n\t\t\t\tknown.set(pod.Namespace+\"/\"+pod.Name, false)\n\t\t\t}",
 		}},
@@ -62,8 +62,8 @@ var exercises = []struct {
 			"if key, err := cache.DeletionHandlingMetaNamespaceKeyFunc(obj); err == nil {\n\t\t\t\tknown.set(key, false)\n\t\t\t}",
 		}},
 	}},
-	{"04", "one pod, default/web with uid-3, but running are [uid-1 uid-3]", []fix{
-		{name: "ignore the other pod", says: "default/web with uid-3, but running are [uid-1].", edits: []string{
+	{"04", "one pod, default/web with uid-3, but Running returns [uid-1 uid-3]", []fix{
+		{name: "ignore the other pod", says: "default/web with uid-3, but Running returns [uid-1].", edits: []string{
 			"func(_, pod *corev1.Pod) {\n\t\t\tm.set(pod)", "func(old, pod *corev1.Pod) {\n\t\t\tif old.UID == pod.UID {\n\t\t\t\tm.set(pod)\n\t\t\t}",
 		}},
 	}},
@@ -79,10 +79,10 @@ var exercises = []struct {
 		{name: "send no resourceVersion", says: "An Update writes the whole object", edits: []string{
 			"pod = pod.DeepCopy()\n", "pod = pod.DeepCopy()\n\tpod.ResourceVersion = \"\"\n",
 		}},
-		{name: "read from the server, once", says: "Between your read and your write", edits: []string{
+		{name: "read from the server, once", says: "Another client can still write between your read and your write", edits: []string{
 			"pod = pod.DeepCopy()\n", "pod, err = pods.Get(ctx, name.Name, metav1.GetOptions{})\n\tif err != nil {\n\t\treturn err\n\t}\n",
 		}},
-		{name: "read from the store again", of: "solution", says: "The store of an informer is always a little behind", edits: []string{
+		{name: "read from the store again", of: "solution", says: "An informer's store can be behind the API server", edits: []string{
 			"pod, err := pods.Get(ctx, name.Name, metav1.GetOptions{})", "pod, err := lister.Pods(name.Namespace).Get(name.Name)",
 			"metav1.SetMetaDataAnnotation", "pod = pod.DeepCopy()\n\t\tmetav1.SetMetaDataAnnotation",
 		}},
@@ -96,16 +96,16 @@ var exercises = []struct {
 			"\t\"k8s.io/client-go/kubernetes\"\n", "\t\"k8s.io/apimachinery/pkg/types\"\n\t\"k8s.io/client-go/kubernetes\"\n",
 		}},
 	}},
-	{"07", "The API server was asked for services, and never for pods", []fix{
-		{name: "ask before the wait", says: "The API server was asked for services, and never for pods", edits: []string{
+	{"07", "The API server got requests for services, but none for pods", []fix{
+		{name: "request before the wait", says: "The API server got requests for services, but none for pods", edits: []string{
 			"\tif err := factory.Wait", "\tfactory.Core().V1().Pods().Lister()\n\tif err := factory.Wait",
 		}},
-		{name: "wait for what does not run", says: "An informer that nobody starts is never synced", edits: []string{
+		{name: "wait for an informer that does not run", says: "An informer that is not started never syncs", edits: []string{
 			"\treturn d, nil\n",
 			"\tif !cache.WaitFor(ctx, \"\", factory.Core().V1().Pods().Informer().HasSyncedChecker()) {\n\t\treturn nil, context.Cause(ctx)\n\t}\n\treturn d, nil\n",
 			"/core/v1\"\n", "/core/v1\"\n\t\"k8s.io/client-go/tools/cache\"\n",
 		}},
-		{name: "start again, do not wait", says: "was asked for pods and had not answered yet", edits: []string{
+		{name: "start again, do not wait", says: "got a request for pods, but it had not answered yet", edits: []string{
 			"\treturn d, nil\n", "\tfactory.Core().V1().Pods().Lister()\n\tfactory.StartWithContext(ctx)\n\treturn d, nil\n",
 		}},
 		{name: "start and wait again", edits: []string{
@@ -113,8 +113,8 @@ var exercises = []struct {
 		}},
 	}},
 	{"08", "2.5 s after the last write default/web has the resourceVersion 101, and the dashboard shows 12", []fix{
-		{name: "a goroutine for each", says: "They overtake each other", edits: []string{"{ show(pod) }", "{ go show(pod) }"}},
-		{name: "drop what is too much", says: "The last write was dropped", edits: []string{
+		{name: "a goroutine for each", says: "They can overtake each other", edits: []string{"{ show(pod) }", "{ go show(pod) }"}},
+		{name: "drop what does not fit", says: "The last write was dropped", edits: []string{
 			"\t_, err := pods", `	next := make(chan *corev1.Pod)
 	go func() {
 		for {
@@ -139,19 +139,19 @@ var exercises = []struct {
 	}},
 	{"09", "reconcile failed for default/web (calls: 1) and was not called again", []fix{
 		{name: "add at once", says: "(calls: 1) and was not called again", edits: []string{"q.AddRateLimited(", "q.Add("}},
-		{name: "add after the work, at once", of: "solution", says: "A server in trouble gets no rest", edits: []string{"q.AddRateLimited(", "q.Add("}},
-		{name: "do not add", of: "solution", says: "was called again only when somebody wrote to the pod", edits: []string{"\t\tq.AddRateLimited(name)\n", ""}},
-		{name: "try in a loop", says: "A server in trouble gets no rest", edits: []string{
+		{name: "add after the work, at once", of: "solution", says: "That gives a server in trouble no time to recover", edits: []string{"q.AddRateLimited(", "q.Add("}},
+		{name: "do not add", of: "solution", says: "was called again only after a write to the pod", edits: []string{"\t\tq.AddRateLimited(name)\n", ""}},
+		{name: "try in a loop", says: "That gives a server in trouble no time to recover", edits: []string{
 			"\t\tq.AddRateLimited(name)\n\t\treturn true\n", "", "if err := reconcile(name); err != nil {", "for err := reconcile(name); err != nil; err = reconcile(name) {",
 		}},
-		{name: "never forget", of: "solution", says: "the pause went on to grow", edits: []string{"\tq.Forget(name)\n", ""}},
+		{name: "never forget", of: "solution", says: "the pause continued to grow", edits: []string{"\tq.Forget(name)\n", ""}},
 	}},
-	{"10", `was asked for nodes with the label selector "app=web"`, []fix{
-		{name: "select in the lister", says: "Pods of all apps are in the store now", edits: []string{
+	{"10", `got a request for nodes with the label selector "app=web"`, []fix{
+		{name: "select in the lister", says: "The store now has the pods of all apps", edits: []string{
 			"\t\t\toptions.LabelSelector = \"app=\" + app\n", "", "labels.Everything()", "labels.Set{\"app\": \"web\"}.AsSelector()",
 		}},
-		{name: "start only one", of: "solution", says: "was never asked for nodes", edits: []string{"{factory, selected}", "{selected}"}},
-		{name: "wait for only one", of: "solution", says: "the wait of a factory is for its own informers", edits: []string{
+		{name: "start only one", of: "solution", says: "got no request for nodes", edits: []string{"{factory, selected}", "{selected}"}},
+		{name: "wait for only one", of: "solution", says: "a factory waits only for its own informers", edits: []string{
 			"{factory, selected}", "{selected}", "\treturn s, nil\n", "\tfactory.StartWithContext(ctx)\n\treturn s, nil\n",
 		}},
 	}},
@@ -178,7 +178,7 @@ func TestExercises(t *testing.T) {
 				}
 				for edit := range slices.Chunk(f.edits, 2) {
 					if strings.Count(source, edit[0]) != 1 {
-						t.Fatalf("it does not have once:\n%s", edit[0])
+						t.Fatalf("want exactly one occurrence of:\n%s", edit[0])
 					}
 					source = strings.Replace(source, edit[0], edit[1], 1)
 				}
@@ -188,8 +188,8 @@ func TestExercises(t *testing.T) {
 	}
 }
 
-// TestComplete: each exercise has all its parts, and a row in the table of README.md. The
-// module has the client-go of the chapters.
+// TestComplete: each exercise has all its parts and a row in the table of README.md, and
+// the module requires the same client-go as the chapters.
 func TestComplete(t *testing.T) {
 	for _, line := range regexp.MustCompile(`\tk8s\.io/(api|apimachinery|client-go) .*\n`).FindAllString(read(t, "../go.mod"), -1) {
 		if !strings.Contains(read(t, "go.mod"), line) {
@@ -201,7 +201,7 @@ func TestComplete(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(dirs) != len(exercises) {
-		t.Errorf("%d exercises, and %d in the table above", len(dirs), len(exercises))
+		t.Errorf("there are %d exercises, but %d in the table above", len(dirs), len(exercises))
 	}
 	readme := read(t, "README.md")
 	for i, path := range dirs {
@@ -213,30 +213,30 @@ func TestComplete(t *testing.T) {
 		head := regexp.MustCompile(`^// Exercise ` + name + `: after (0\d-\w+)\. Run go test \./` + name + ` until it passes; hint\.md has a hint\.\n\npackage exercise\n`)
 		m := head.FindStringSubmatch(given)
 		if m == nil {
-			t.Errorf("%s does not begin as the others do", name)
+			t.Errorf("%s does not start like the others", name)
 			continue
 		}
 		row := fmt.Sprintf("| [%s](%[1]s/exercise.go) | [%s](../%[2]s) |", name, m[1])
 		if strings.Count(readme, row) != 1 {
-			t.Errorf("README.md does not have once %s", row)
+			t.Errorf("README.md does not have exactly once: %s", row)
 		}
 		if n := strings.Count(given, "\n"); n > 65 {
 			t.Errorf("%s has %d lines, more than 65", name, n)
 		}
 		if !strings.HasPrefix(read(t, name, "hint.md"), "# Hint: ") {
-			t.Errorf("%s/hint.md does not begin as the others do", name)
+			t.Errorf("%s/hint.md does not start like the others", name)
 		}
 		added, removed := diff(t, name)
 		if len(added) > 15 || len(removed) > 15 {
-			t.Errorf("the solution of %s adds %d lines and removes %d, want 15 at most", name, len(added), len(removed))
+			t.Errorf("the solution of %s adds %d lines and removes %d, want at most 15 each", name, len(added), len(removed))
 		}
 		if !slices.ContainsFunc(added, func(line string) bool { return strings.Contains(line, "// ") }) || !head.MatchString(solution) {
-			t.Errorf("the solution of %s has no comment that says why, or another head", name)
+			t.Errorf("the solution of %s has no comment that says why, or it does not start like the others", name)
 		}
 	}
 }
 
-// TestLoop types in a copy what README.md tells a reader to type.
+// TestLoop runs the commands of README.md, in a copy of the exercises.
 func TestLoop(t *testing.T) {
 	copied := t.TempDir()
 	if err := os.CopyFS(filepath.Join(copied, "exercises"), os.DirFS(dir)); err != nil {
@@ -260,8 +260,8 @@ func TestLoop(t *testing.T) {
 	outputs.Shown(t, root, regexp.MustCompile(`\(\d+\.\d+s\)`).ReplaceAllString(failed, "(0.00s)"), *update)
 }
 
-// hold runs the test of an exercise, with flags of go test. It has to fail and say why, or
-// to pass if says is "".
+// hold runs the test of an exercise, with flags for go test. The test has to fail with the
+// message says, or pass if says is "".
 func hold(t *testing.T, name, says string, flags ...string) {
 	t.Helper()
 	test := regexp.MustCompile(`(?m)^func (Test\w+)\(`).FindAllStringSubmatch(read(t, name, "exercise_test.go"), -1)
@@ -269,28 +269,28 @@ func hold(t *testing.T, name, says string, flags ...string) {
 		t.Fatalf("%s has %d tests, want one", name, len(test))
 	}
 	args := append([]string{"test", "-count=1", "-timeout=2m", "-vet=off"}, flags...)
-	if says == "" { // what is right has no race either
+	if says == "" { // a right solution has no data race either
 		args = append(args, race(t)...)
 	}
 	args = append(args, "./"+name)
 	cmd := exec.Command("go", args...)
 	cmd.Dir = dir
 	out, err := cmd.CombinedOutput()
-	// Messages are wrapped and indented.
+	// Messages are wrapped and indented; compare words.
 	said := strings.Join(strings.Fields(string(out)), " ")
 	switch {
 	case says == "" && err != nil:
-		t.Errorf("it does not pass: %v\n%s", err, out)
+		t.Errorf("the test fails: %v\n%s", err, out)
 	case says != "" && err == nil:
-		t.Errorf("it passes, want the message: %s", says)
+		t.Errorf("the test passes, want a failure with the message: %s", says)
 	case regexp.MustCompile(`(?m)^(panic|fatal error): `).Match(out):
-		t.Errorf("it ends the process\n%s", out)
+		t.Errorf("the test process crashes\n%s", out)
 	case says != "" && (!strings.HasPrefix(said, "--- FAIL: "+test[0][1]+" ") || !strings.Contains(said, says)):
-		t.Errorf("it fails, but does not say: %s\n%s", says, out)
+		t.Errorf("the test fails, but not with the message: %s\n%s", says, out)
 	}
 }
 
-// overlay returns the flag that makes go test see source in place of an exercise.
+// overlay returns the flag that makes go test use source instead of an exercise.
 func overlay(t *testing.T, name, source string) string {
 	t.Helper()
 	exercise, err := filepath.Abs(filepath.Join(dir, name, "exercise.go"))
@@ -310,7 +310,7 @@ func overlay(t *testing.T, name, source string) string {
 	return "-overlay=" + path
 }
 
-// race is the flag of the race detector where there is one: it needs a C compiler.
+// race returns the flag of the race detector if it is available: it needs a C compiler.
 func race(t *testing.T) []string {
 	t.Helper()
 	out, err := exec.Command("go", "env", "CGO_ENABLED").Output()
@@ -323,14 +323,14 @@ func race(t *testing.T) []string {
 	return []string{"-race"}
 }
 
-// diff are the lines that a solution adds and removes.
+// diff returns the lines that a solution adds and removes.
 func diff(t *testing.T, name string) (added, removed []string) {
 	t.Helper()
 	cmd := exec.Command("diff", name+"/exercise.go", "solutions/"+name+"/exercise.go")
 	cmd.Dir = dir
 	out, err := cmd.Output() // exit code 1: they differ
 	if len(out) == 0 {
-		t.Fatalf("the solution of %s is no other program: %v", name, err)
+		t.Fatalf("the solution of %s is the same program: %v", name, err)
 	}
 	for line := range strings.Lines(string(out)) {
 		switch line[0] {

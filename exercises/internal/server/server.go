@@ -1,4 +1,4 @@
-// Package server is a fake clientset that can make an informer list again.
+// Package server has a fake clientset that can make an informer list again.
 package server
 
 import (
@@ -15,15 +15,15 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 )
 
-// A Server is a fake clientset of which the test decides each answer: what a list of
-// pods returns, and each event of the watch that follows it.
+// A Server is a fake clientset whose answers the test chooses: the result of each list of
+// pods, and each event of the watch that follows it.
 type Server struct {
 	*fake.Clientset
 	Watch *watch.FakeWatcher // the newest watch of pods
 	pods  []*corev1.Pod      // what the next list returns
 }
 
-// New is a server that has these pods.
+// New returns a server that has these pods.
 func New(pods ...*corev1.Pod) *Server {
 	s := &Server{Clientset: fake.NewClientset(), pods: pods}
 	s.PrependReactor("list", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
@@ -40,23 +40,23 @@ func New(pods ...*corev1.Pod) *Server {
 	return s
 }
 
-// Relist ends the watch as the API server does when it no longer has the events that
-// were missed, with 410 Expired. It returns when the informer has listed these pods.
+// Relist ends the watch with 410 Expired, as the API server does when it no longer has the
+// events that the informer missed. It returns when the informer has listed these pods.
 func (s *Server) Relist(pods ...*corev1.Pod) {
 	s.pods = pods
 	s.Watch.Error(&apierrors.NewResourceExpired("too old resource version").ErrStatus)
-	time.Sleep(time.Minute) // virtual, and as long as a back-off can be
+	time.Sleep(time.Minute) // virtual; no back-off is longer
 	synctest.Wait()
 }
 
-// SlowLists makes each list take 100 ms of virtual time, so that a program which does not
-// wait for it reads an empty store each time. When the test ends it waits for those under way.
+// SlowLists makes each list take 100 ms of virtual time, so that a program that does not
+// wait for it always reads an empty store. At its end the test waits for unfinished lists.
 func SlowLists(t *testing.T, client *fake.Clientset) {
 	const delay = 100 * time.Millisecond
-	t.Cleanup(func() { time.Sleep(delay) }) // time stops with the test
+	t.Cleanup(func() { time.Sleep(delay) }) // virtual time stops when the test ends
 	client.PrependReactor("list", "*", func(clienttesting.Action) (bool, runtime.Object, error) {
-		// A reactor is called under the clientset's lock, and while a goroutine waits for a
-		// lock virtual time stands still.
+		// The clientset holds its lock while it calls a reactor, and virtual time stands
+		// still while a goroutine waits for a lock.
 		client.Unlock()
 		defer client.Lock()
 		time.Sleep(delay)
@@ -64,7 +64,7 @@ func SlowLists(t *testing.T, client *fake.Clientset) {
 	})
 }
 
-// Pod has a resourceVersion, which the fake clientset does not set.
+// Pod returns a pod with a resourceVersion, which the fake clientset does not set.
 func Pod(name, resourceVersion string) *corev1.Pod {
 	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
 		Namespace: "default", Name: name, ResourceVersion: resourceVersion,

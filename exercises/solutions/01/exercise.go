@@ -11,13 +11,13 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// A Counter knows how often each pod was written, for a report of the busiest ones.
+// A Counter counts the writes to each pod, for a report on the busiest ones.
 type Counter struct {
 	mu     sync.Mutex
 	writes map[cache.ObjectName]int
 }
 
-// NewCounter counts from now on each write to a pod that is there, once.
+// NewCounter counts each write to an existing pod once, from now on.
 func NewCounter(pods corev1informers.PodIndexInformer) (*Counter, error) {
 	c := &Counter{writes: map[cache.ObjectName]int{}}
 	_, err := pods.AddTypedEventHandler(corev1informers.PodHandlerFuncs{
@@ -30,15 +30,15 @@ func NewCounter(pods corev1informers.PodIndexInformer) (*Counter, error) {
 	return c, nil
 }
 
-// Writes says how often a pod was written.
+// Writes returns the number of writes to a pod.
 func (c *Counter) Writes(name cache.ObjectName) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.writes[name]
 }
 
-// An Update is not always a write: a resync hands over what the store has, a relist what
-// it found again. Only a write gives the pod another resourceVersion.
+// An Update is not always a write: a resync passes the pods in the store, and a relist
+// passes the pods that it finds again. Only a write changes a pod's resourceVersion.
 func (c *Counter) update(old, pod *corev1.Pod) {
 	if old.ResourceVersion == pod.ResourceVersion {
 		return

@@ -14,8 +14,8 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// Inventory returns what scan finds in each pod that is there at the start. To scan a pod
-// takes a while.
+// Inventory returns what scan finds in each pod that exists at the start. A scan takes a
+// while.
 func Inventory(
 	ctx context.Context, factory informers.SharedInformerFactory, scan func(*corev1.Pod) string,
 ) (map[cache.ObjectName]string, error) {
@@ -34,8 +34,8 @@ func Inventory(
 	}
 
 	factory.StartWithContext(ctx)
-	// The factory's wait ends when the store is filled. The handler is called from a
-	// goroutine of its own, and only its registration knows when it is through.
+	// The factory's wait ends when the store is filled. The handler runs in a separate
+	// goroutine, and only its registration knows when it has seen all the pods.
 	if !cache.WaitFor(ctx, "", handler.HasSyncedChecker()) {
 		return nil, fmt.Errorf("wait for the pods: %w", context.Cause(ctx))
 	}

@@ -11,14 +11,14 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// Known keeps the keys of the pods that are there.
+// Known holds the keys of the pods that exist.
 type Known struct {
 	mu   sync.Mutex
 	keys map[string]bool
 }
 
-// NewHandler keeps known up to date. It is of the older style, because the library that
-// it is handed to takes only that: no typed handler, but objects of any type.
+// NewHandler keeps known up to date. It is not a typed handler: the library that gets it
+// accepts only the older style, whose functions take an object of any type.
 func NewHandler(known *Known) cache.ResourceEventHandler {
 	known.keys = map[string]bool{}
 	return cache.ResourceEventHandlerFuncs{
@@ -26,8 +26,8 @@ func NewHandler(known *Known) cache.ResourceEventHandler {
 			pod := obj.(*corev1.Pod)
 			known.set(pod.Namespace+"/"+pod.Name, true)
 		},
-		// The informer may have missed the delete. Then it hands over a tombstone, of
-		// which only the key is sure. A typed handler gets a DeletedPod with GetKey.
+		// The informer may have missed the delete. Then it passes a tombstone, and you
+		// can rely only on its key. A typed handler gets a DeletedPod with GetKey.
 		DeleteFunc: func(obj any) {
 			switch obj := obj.(type) {
 			case *corev1.Pod:

@@ -14,19 +14,19 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// A Meter keeps the pods that run, for a bill that names each by its UID.
+// A Meter holds the running pods, for a bill that names each one by its UID.
 type Meter struct {
 	mu      sync.Mutex
 	running map[types.UID]cache.ObjectName
 }
 
-// NewMeter keeps the UIDs of exactly the pods that run, as far as the informer knows.
+// NewMeter holds the UIDs of exactly the pods that run, as far as the informer knows.
 func NewMeter(pods corev1informers.PodIndexInformer) (*Meter, error) {
 	m := &Meter{running: map[types.UID]cache.ObjectName{}}
 	_, err := pods.AddTypedEventHandler(corev1informers.PodHandlerFuncs{
 		AddFunc: m.set,
-		// A relist compares names. A pod that was deleted and created again in between
-		// is one Update, from the old pod to the new one, and nobody tells of a delete.
+		// A relist compares keys. If a pod was deleted and created again in the meantime,
+		// you get one Update, from the old pod to the new one, and no Delete.
 		UpdateFunc: func(old, pod *corev1.Pod) {
 			if old.UID != pod.UID {
 				m.remove(cache.MetaObjectToName(old))
@@ -43,7 +43,7 @@ func NewMeter(pods corev1informers.PodIndexInformer) (*Meter, error) {
 	return m, nil
 }
 
-// Running returns the UIDs, sorted.
+// Running returns the UIDs of the running pods, sorted.
 func (m *Meter) Running() []types.UID {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -12,16 +12,16 @@ import (
 	corev1listers "k8s.io/client-go/listers/core/v1"
 )
 
-// ForExport returns the pods of a namespace, sorted by name, each with a label that names
-// the cluster: the export puts the pods of several clusters together.
+// ForExport returns the pods of a namespace, sorted by name. Each has a label that names
+// the cluster, because the export combines the pods of several clusters.
 func ForExport(lister corev1listers.PodLister, namespace, cluster string) ([]*corev1.Pod, error) {
 	pods, err := lister.Pods(namespace).List(labels.Everything())
 	if err != nil {
 		return nil, fmt.Errorf("list pods of %s: %w", namespace, err)
 	}
 	for i, pod := range pods {
-		// The slice is ours, the pods are the store's, and everybody reads those. A copy
-		// by *pod would not do: both would have the same map of labels.
+		// The slice is ours, but the pods belong to the store, and all its readers share
+		// them. A copy by *pod is not enough: it has the same map of labels.
 		pod = pod.DeepCopy()
 		if pod.Labels == nil {
 			pod.Labels = map[string]string{}

@@ -13,8 +13,8 @@ import (
 	"k8s.io/client-go/util/retry"
 )
 
-// Annotate sets an annotation of a pod, and leaves alone what others write to the pod. It
-// makes no request if the pod is known to have the annotation already.
+// Annotate sets an annotation of a pod, and keeps what other clients write to the pod. It
+// sends no request if the pod in the store has the annotation already.
 func Annotate(
 	ctx context.Context, client kubernetes.Interface, lister corev1listers.PodLister,
 	name cache.ObjectName, key, value string,
@@ -28,8 +28,8 @@ func Annotate(
 	}
 
 	pods := client.CoreV1().Pods(name.Namespace)
-	// The store is always a little behind, so what is written is what the API server has.
-	// Somebody may still be faster: then read again. A patch of the annotation would do, too.
+	// The store can be behind the API server, so change a pod read from the server. Another
+	// client can still be faster: then read it again. A patch of the annotation works too.
 	err = retry.RetryOnConflict(retry.DefaultRetry, func() error {
 		pod, err := pods.Get(ctx, name.Name, metav1.GetOptions{})
 		if err != nil {

@@ -13,17 +13,17 @@ import (
 	corev1listers "k8s.io/client-go/listers/core/v1"
 )
 
-// A Directory finds the pods of services, from memory.
+// A Directory finds the pods of services in memory.
 type Directory struct {
 	services corev1listers.ServiceLister
 	pods     corev1listers.PodLister
 }
 
-// NewDirectory returns a directory that is ready to be asked.
+// NewDirectory returns a directory that is ready for use.
 func NewDirectory(ctx context.Context, client kubernetes.Interface) (*Directory, error) {
 	factory := informers.NewSharedInformerFactory(client, 0)
-	// Start runs the informers that were asked for before, and the wait is for those. A
-	// lister asks for its informer.
+	// Start runs the informers that were requested before it, and the wait is for those.
+	// Lister requests its informer.
 	d := &Directory{
 		services: factory.Core().V1().Services().Lister(),
 		pods:     factory.Core().V1().Pods().Lister(),

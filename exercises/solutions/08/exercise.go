@@ -13,14 +13,14 @@ import (
 	"k8s.io/client-go/util/workqueue"
 )
 
-// Publish keeps a dashboard up to date, until ctx ends: it shows each pod there when it is
-// new or was written to. To show a pod takes a while.
+// Publish keeps a dashboard up to date until ctx is canceled: it shows each pod that is
+// new or was written to. That takes a while for each pod.
 func Publish(
 	ctx context.Context, factory informers.SharedInformerFactory, show func(*corev1.Pod),
 ) error {
 	pods, lister := factory.Core().V1().Pods(), factory.Core().V1().Pods().Lister()
-	// A handler has to be quick: what it has not taken yet waits, write by write. The queue
-	// has a key once, and what is shown is what the store has when its turn comes.
+	// A handler has to return quickly: the next event waits until it does. The queue holds a
+	// key only once, and when its turn comes the loop shows the pod that the store has then.
 	queue := workqueue.NewTyped[cache.ObjectName]()
 	context.AfterFunc(ctx, queue.ShutDown)
 	_, err := pods.TypedInformer().AddTypedEventHandler(corev1informers.PodHandlerFuncs{

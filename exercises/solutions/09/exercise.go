@@ -14,11 +14,11 @@ import (
 	"k8s.io/client-go/util/workqueue"
 )
 
-// A queue has the names of the pods to reconcile.
+// A queue holds the names of the pods to reconcile.
 type queue = workqueue.TypedRateLimitingInterface[cache.ObjectName]
 
-// Run reconciles each pod that is new or was written to, until ctx ends. What fails is
-// tried again, after a pause that grows with each failure in a row.
+// Run reconciles each pod that is new or was written to, until ctx is canceled. It retries
+// a pod that fails, after a pause that grows with each failure in a row.
 func Run(
 	ctx context.Context, factory informers.SharedInformerFactory, reconcile func(cache.ObjectName) error,
 ) error {
@@ -36,19 +36,19 @@ func Run(
 	}
 
 	factory.StartWithContext(ctx)
-	for next(q, reconcile) {
+	for processNextWorkItem(q, reconcile) {
 	}
 	return nil
 }
 
-// next works on one name, and says whether there may be another.
-func next(q queue, reconcile func(cache.ObjectName) error) bool {
+// processNextWorkItem reconciles one pod. It returns false when the queue has shut down.
+func processNextWorkItem(q queue, reconcile func(cache.ObjectName) error) bool {
 	name, shutdown := q.Get()
 	if shutdown {
 		return false
 	}
-	// The queue hands out no name that is being worked on, and the work on it ends here,
-	// whether it failed or not.
+	// The queue does not hand out a name that is being processed. Done ends that, whether
+	// reconcile failed or not.
 	defer q.Done(name)
 
 	if err := reconcile(name); err != nil {

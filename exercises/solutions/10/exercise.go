@@ -14,17 +14,17 @@ import (
 	corev1listers "k8s.io/client-go/listers/core/v1"
 )
 
-// A Spread knows in which zones the pods of an app run. It keeps no other pods in memory:
-// the cluster has many.
+// A Spread knows in which zones the pods of an app run. It keeps only these pods in memory,
+// because the cluster has many others.
 type Spread struct {
 	pods  corev1listers.PodLister
 	nodes corev1listers.NodeLister
 }
 
-// NewSpread returns a spread that is ready to be asked.
+// NewSpread returns a spread that is ready for use.
 func NewSpread(ctx context.Context, client kubernetes.Interface, app string) (*Spread, error) {
-	// The options of a factory are those of each list and watch that it makes, of whatever
-	// type. Nodes have no label app, so they come from a factory of their own.
+	// The options of a factory apply to all its lists and watches, whatever their type. Nodes
+	// do not have the label app, so they come from a separate factory.
 	factory := informers.NewSharedInformerFactory(client, 0)
 	selected := informers.NewSharedInformerFactoryWithOptions(client, 0,
 		informers.WithTweakListOptions(func(options *metav1.ListOptions) {
@@ -43,7 +43,7 @@ func NewSpread(ctx context.Context, client kubernetes.Interface, app string) (*S
 	return s, nil
 }
 
-// Zones returns how many pods run in each zone.
+// Zones returns the number of pods in each zone.
 func (s *Spread) Zones() (map[string]int, error) {
 	pods, err := s.pods.List(labels.Everything())
 	if err != nil {
