@@ -18,8 +18,8 @@ import (
 	"golang.org/x/term"
 )
 
-// go.mod pins what is built; with it inside, this program can be built itself
-// and run from any folder.
+// go.mod pins what is built. It is embedded, so that the built program runs from
+// any folder.
 var (
 	//go:embed go.mod
 	goMod []byte
@@ -31,7 +31,7 @@ var (
 func version(module string) string {
 	mod, err := modfile.ParseLax("go.mod", goMod, nil)
 	if err != nil {
-		panic(err) // go.mod is the file that this program was compiled with
+		panic(err) // the program was compiled with this go.mod
 	}
 	for _, r := range mod.Require {
 		if r.Mod.Path == module {
@@ -43,9 +43,9 @@ func version(module string) string {
 
 func kubernetes() string { return version("k8s.io/kubernetes") }
 
-// build compiles the tools of go.mod unless it did so before, and returns the
-// folder that holds them. The folder is named after their versions and appears
-// by one rename, so it is never half full.
+// build compiles the tools of go.mod, unless it has done so before, and returns
+// the folder that holds them. The folder is named after their versions and appears
+// by one rename, so it is never incomplete.
 func build(ctx context.Context, root string) (bin string, err error) {
 	etcd, kwok := version("go.etcd.io/etcd/server/v3"), version("sigs.k8s.io/kwok")
 	bin = filepath.Join(root, "bin", fmt.Sprintf("kubernetes-%s-etcd-%s-kwok-%s", kubernetes(), etcd, kwok))
@@ -54,7 +54,7 @@ func build(ctx context.Context, root string) (bin string, err error) {
 	}
 
 	work := filepath.Join(root, "build")
-	if err := os.RemoveAll(work); err != nil { // left by a run that was killed
+	if err := os.RemoveAll(work); err != nil { // left behind by a run that was killed
 		return "", fmt.Errorf("removing an earlier build: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
@@ -90,11 +90,11 @@ func build(ctx context.Context, root string) (bin string, err error) {
 // modules downloads what go.mod pins and returns the packages that Go's build
 // cache lacks.
 func modules(ctx context.Context, work string) (stale map[string]bool, err error) {
-	step, finish := progress(`downloading {{counters .}} modules, {{etime .}}  {{string . "step"}}`, 0, "looking for them")
+	step, finish := progress(`downloading {{counters .}} modules, {{etime .}}  {{string . "step"}}`, 0, "searching")
 	defer finish()
 	stale = map[string]bool{}
 	// The pattern "tool" means every tool line of go.mod. The main packages
-	// are stale for ever, because they are never installed.
+	// always count as stale, because they are not installed.
 	list := goCommand(ctx, work, "list", "-deps", "-trimpath", "-f", `{{if and .Stale (ne .Name "main")}}{{.ImportPath}}{{end}}`, "tool")
 	return stale, lines(list, func(line string) {
 		if module, ok := strings.CutPrefix(line, "go: downloading "); ok {
@@ -105,17 +105,17 @@ func modules(ctx context.Context, work string) (stale map[string]bool, err error
 	})
 }
 
-// compile builds the tools into out. Other builds of the same sources share
-// Go's build cache if they too have no cgo and trimmed paths.
+// compile builds the tools into out. Other builds of the same sources share Go's
+// build cache if they also use no cgo and trimmed paths.
 func compile(ctx context.Context, work, out string, stale map[string]bool) error {
-	const linking = "linking the programs, the last minute"
+	const linking = "linking the programs, about a minute"
 	left, template, first := len(stale), `compiling {{counters .}} packages {{bar .}} {{percent .}} {{etime .}}, {{rtime . "%s left"}}  {{string . "step"}}`, ""
 	if left == 0 {
 		template, first = `{{etime .}}  {{string . "step"}}`, linking
 	}
 	step, finish := progress(template, left, first)
 	defer finish()
-	// Without the stamps the programs say v0.0.0, and kubectl version fails.
+	// Without these values the programs report v0.0.0, and kubectl version fails.
 	ldflags := "-s -w"
 	for _, pkg := range []string{"k8s.io/component-base/version", "k8s.io/client-go/pkg/version"} {
 		ldflags += " -X " + pkg + ".gitVersion=" + kubernetes()
@@ -132,11 +132,12 @@ func compile(ctx context.Context, work, out string, stale map[string]bool) error
 
 const firstBuild = `Building Kubernetes %s, etcd %s and kwok %s from their Go modules, once on this machine.
 From nothing this takes about 11 minutes on 2 cores, 6 GB of disk (0.5 GB for the programs, the rest
-in Go's own caches) and 5 GB of memory. You may interrupt it: the next up goes on where it was.
+in Go's own caches) and 5 GB of memory. You may interrupt it: the next up continues where it stopped.
 `
 
-// goCommand is the go command in dir. An interrupted one leaves its temporary
-// files, so these are in dir too, and its compilers, so all are one group.
+// goCommand returns a go command that runs in dir. When it is interrupted it leaves
+// temporary files, so these are in dir too, and compilers, so all its processes are
+// in one group.
 func goCommand(ctx context.Context, dir string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = dir
@@ -147,8 +148,8 @@ func goCommand(ctx context.Context, dir string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// progress shows on stderr how far the build is: a bar on a terminal, else a
-// line at the begin, every ten seconds, and at the end.
+// progress shows the progress of the build on stderr: as a bar on a terminal,
+// otherwise as a line at the start, every ten seconds, and at the end.
 func progress(template string, total int, what string) (step func(what string), finish func()) {
 	bar := pb.New(total).SetTemplateString(template).Set("step", what).SetWriter(os.Stderr)
 	if term.IsTerminal(int(os.Stderr.Fd())) {

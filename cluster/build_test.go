@@ -31,8 +31,8 @@ func TestCause(t *testing.T) {
 	}
 }
 
-// small makes build build small programs in place of the real ones, which
-// take minutes: the same module paths, with sources in a temporary folder.
+// small makes build compile small programs instead of the real ones, which take
+// minutes: the modules have the same paths, but their sources are in a temporary folder.
 func small(t *testing.T, source string) (root string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -98,7 +98,7 @@ func TestBuildFails(t *testing.T) {
 			}
 			noBuildFolder(t, root)
 			if _, err := os.Stat(filepath.Join(root, "bin")); !errors.Is(err, fs.ErrNotExist) {
-				t.Errorf("a failed build leaves programs: %v", err)
+				t.Errorf("a failed build leaves programs behind: %v", err)
 			}
 		})
 	}
@@ -107,7 +107,7 @@ func TestBuildFails(t *testing.T) {
 func noBuildFolder(t *testing.T, root string) {
 	t.Helper()
 	if _, err := os.Stat(filepath.Join(root, "build")); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("the build leaves its folder: %v", err)
+		t.Errorf("the build leaves its folder behind: %v", err)
 	}
 }
 
@@ -116,15 +116,15 @@ func TestNoModuleProxy(t *testing.T) {
 	if err := os.Remove(filepath.Join(u.cluster("").root, "bin")); err != nil {
 		t.Fatal(err)
 	}
-	// Port 9 of this machine takes no connection, as a proxy out of reach.
+	// Port 9 of this machine refuses connections, like an unreachable proxy.
 	u.env = append(u.env, "GOMODCACHE="+t.TempDir(), "GOPROXY=http://127.0.0.1:9", "GOFLAGS=-modcacherw")
 	stdout, stderr, code := u.output("up")
-	_, last, _ := strings.Cut(stderr, "cluster: ") // what came before is progress
+	_, last, _ := strings.Cut(stderr, "cluster: ") // the text before it is progress
 	if code != 1 || stdout != "" || strings.Count(last, "\n") != 1 || !strings.Contains(last, "127.0.0.1:9: connect: connection refused") {
 		t.Errorf("exit code %d, stdout %q, stderr %q", code, stdout, stderr)
 	}
 	if _, err := os.Stat(u.cluster("").root); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("up leaves its folder: %v", err)
+		t.Errorf("up leaves its folder behind: %v", err)
 	}
 	t.Logf("up: %s", last)
 }

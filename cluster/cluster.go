@@ -18,25 +18,25 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// kwokYAML configures kwokctl and gives nodes and pods their lives.
+// kwokYAML configures kwokctl and defines how nodes and pods behave.
 //
 //go:embed kwok.yaml
 var kwokYAML string
 
-// auditYAML says what the API server writes into its audit log.
+// auditYAML defines what the API server writes to its audit log.
 //
 //go:embed audit.yaml
 var auditYAML []byte
 
 // components are the processes of a cluster, by the names that kwokctl gives
 // to their programs, pid files and logs (kwok v0.8.0, pkg/consts/consts.go).
-// The first two are the API.
+// The first two serve the API.
 var components = []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok-controller"}
 
-// A cluster is one that kwokctl keeps in root/clusters/name.
+// A cluster is a cluster of kwokctl with its files in root/clusters/name.
 type cluster struct {
 	root, name string
-	apiOnly    bool // etcd and kube-apiserver alone
+	apiOnly    bool // only etcd and kube-apiserver
 }
 
 func (c cluster) components() []string {
@@ -52,12 +52,12 @@ func (c cluster) file(name ...string) string {
 
 func (c cluster) kubeconfig() string { return c.file("kubeconfig.yaml") }
 
-// start makes the cluster, or repairs it, and returns when a pod can be
-// created. A first start that fails is taken back.
+// start creates or repairs the cluster, and returns when a pod can be created. If
+// the first start fails, start removes the cluster.
 func (c cluster) start(ctx context.Context, bin string) (err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, 3*time.Minute, errors.New("not ready after 3 minutes"))
 	defer cancel()
-	syscall.Umask(0o077) // keys, certificates and data are for the user alone
+	syscall.Umask(0o077) // only the user may read keys, certificates and data
 
 	made, apiOnly := c.madeWith()
 	if made != "" && apiOnly != c.apiOnly {
@@ -65,15 +65,15 @@ func (c cluster) start(ctx context.Context, bin string) (err error) {
 		if apiOnly {
 			how = "with"
 		}
-		return fmt.Errorf("it was made %s --api-only; do the same, or take it down first", how)
+		return fmt.Errorf("it was created %s --api-only; use up the same way, or take the cluster down first", how)
 	}
 	first := made != bin
 	if first && made != "" {
-		fmt.Fprintf(os.Stderr, "cluster %q was made with other versions: making it anew\n", c.name)
+		fmt.Fprintf(os.Stderr, "cluster %q was created with other versions: creating it again\n", c.name)
 	}
-	// kwokctl starts no component twice, and one may end for a passing reason:
-	// another program took its port since kwokctl chose it, or the controller
-	// manager waited 10 s for a slow API server (k8s.io/kubernetes v1.37.2,
+	// kwokctl starts a component only once, and one can exit for a temporary reason:
+	// another program took the port that kwokctl chose, or the controller manager
+	// waited more than 10 s for a slow API server (k8s.io/kubernetes v1.37.2,
 	// cmd/kube-controller-manager/app/controllermanager.go). So try twice.
 	for range 2 {
 		if first {
@@ -95,12 +95,12 @@ func (c cluster) start(ctx context.Context, bin string) (err error) {
 	case err != nil && first:
 		return errors.Join(err, c.remove(context.WithoutCancel(ctx)))
 	case err != nil:
-		return fmt.Errorf("%w; down and then up makes it anew", err)
+		return fmt.Errorf("%w; to create it again, run down and then up", err)
 	}
 	return nil
 }
 
-// mark notes that a start was seen through, and with which programs.
+// mark records that a start was completed, and with which programs.
 func (c cluster) mark(bin string) error {
 	if c.apiOnly {
 		bin += apiOnlyMark
@@ -110,7 +110,7 @@ func (c cluster) mark(bin string) error {
 
 const apiOnlyMark = " --api-only"
 
-// madeWith returns what mark noted; bin is empty if no start was seen through.
+// madeWith returns what mark recorded; bin is empty if no start was completed.
 func (c cluster) madeWith() (bin string, apiOnly bool) {
 	mark, _ := os.ReadFile(c.file("made-with"))
 	return strings.CutSuffix(string(mark), apiOnlyMark)
@@ -119,7 +119,7 @@ func (c cluster) madeWith() (bin string, apiOnly bool) {
 // configure writes the files that kwokctl and kwok read.
 func (c cluster) configure(bin string) error {
 	if err := os.MkdirAll(c.file(), 0o700); err != nil {
-		return fmt.Errorf("making its folder: %w", err)
+		return fmt.Errorf("creating its folder: %w", err)
 	}
 	config := strings.NewReplacer("$BIN", bin, "$DIR", c.file(), "$KUBERNETES", kubernetes()).Replace(kwokYAML)
 	return errors.Join(
@@ -128,13 +128,13 @@ func (c cluster) configure(bin string) error {
 		os.WriteFile(c.file("pod.log"), []byte(podLog), 0o600))
 }
 
-// podLog is what kubectl logs prints of every container, in the format of
+// podLog is what kubectl logs prints for every container, in the format of
 // container runtimes.
 const podLog = "2026-01-01T00:00:00Z stdout F No container runs here: kwok only plays the kubelet, so there is no log.\n"
 
-// try starts what does not run, creates the node if it is not there, and waits
-// until the node is ready and the service account "default" exists: until a pod
-// can be created. It gives up with an endedError when a component ends.
+// try starts the components that do not run, creates the node if it does not exist,
+// and waits until the node is ready and the service account "default" exists: then a
+// pod can be created. It fails with an endedError if a component exits.
 func (c cluster) try(ctx context.Context, bin string) error {
 	if err := c.correctPIDs(ctx); err != nil {
 		return err
@@ -144,10 +144,10 @@ func (c cluster) try(ctx context.Context, bin string) error {
 	go func() { fail(c.firstEnd(ctx)) }()
 
 	config := c.file("config.yaml")
-	// Without --kubeconfig "" kwokctl would write into the user's.
+	// Without --kubeconfig "" kwokctl would write to the user's kubeconfig.
 	create := []string{"create", "cluster", "--name", c.name, "--config", config, "--kubeconfig", ""}
 	if c.apiOnly {
-		// Nobody makes service accounts, so no pod may need one.
+		// Nothing creates service accounts, so a pod must not need one.
 		create = append(create, "--disable", strings.Join(components[2:], ","),
 			"--extra-args", "kube-apiserver=disable-admission-plugins=ServiceAccount")
 	}
@@ -169,7 +169,7 @@ func (c cluster) try(ctx context.Context, bin string) error {
 }
 
 // awaitDefault returns when the object "default" of a resource exists. kubectl
-// wait --for=create would ask twice a second; this watches.
+// wait --for=create polls twice a second; this watches.
 func (c cluster) awaitDefault(ctx context.Context, bin, resource string) error {
 	watch, stop := context.WithCancel(ctx)
 	defer stop()
@@ -190,10 +190,10 @@ func (c cluster) awaitDefault(ctx context.Context, bin, resource string) error {
 // with each line of its output.
 func (c cluster) run(ctx context.Context, line func(string), bin, program string, args ...string) error {
 	cmd := exec.CommandContext(ctx, filepath.Join(bin, program), args...)
-	// By this name processes finds it should it outlive a killed up.
+	// The method processes finds it by this name, if it outlives a killed up.
 	cmd.Args[0] = c.file("bin", program)
-	// Nothing of the user's environment, which the components would inherit;
-	// HOME takes what kwokctl and kubectl keep there.
+	// Not the user's environment, which the components would inherit. kwokctl and
+	// kubectl keep files in HOME.
 	cmd.Env = []string{"PATH=" + bin, "HOME=" + c.file(), "KUBECONFIG=" + c.kubeconfig(), "KWOK_WORKDIR=" + c.root}
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 5 * time.Second
@@ -210,9 +210,9 @@ type proc struct {
 	program string
 }
 
-// processes finds the cluster's processes by the path that they were started
-// with, which lies in the cluster's own folder: kwokctl's pid files may name
-// processes that ended, or strangers that were given their numbers since.
+// processes finds the cluster's processes by the path that they were started with,
+// which is in the cluster's own folder. kwokctl's pid files are not enough: they can
+// name processes that have exited, or unrelated processes that reuse their pids.
 func (c cluster) processes(ctx context.Context) ([]proc, error) {
 	all, err := process.ProcessesWithContext(ctx)
 	if err != nil {
@@ -220,7 +220,7 @@ func (c cluster) processes(ctx context.Context) ([]proc, error) {
 	}
 	var ours []proc
 	for _, p := range all {
-		// It may have ended since, or be nobody's business: no command line.
+		// It has no command line if it has exited, or if this user may not see it.
 		args, _ := p.CmdlineSliceWithContext(ctx)
 		if len(args) > 0 && filepath.Dir(args[0]) == c.file("bin") {
 			ours = append(ours, proc{p, filepath.Base(args[0])})
@@ -229,8 +229,8 @@ func (c cluster) processes(ctx context.Context) ([]proc, error) {
 	return ours, nil
 }
 
-// kill ends those processes of the cluster that match, and returns when they
-// are gone. They are no children of this program, so it has to look again.
+// kill kills the processes of the cluster that match, and returns when they are
+// gone. They are not children of this program, so it has to poll.
 func (c cluster) kill(ctx context.Context, match func(proc) bool) error {
 	var dying []proc
 	for {
@@ -242,9 +242,9 @@ func (c cluster) kill(ctx context.Context, match func(proc) bool) error {
 		for _, p := range running {
 			err = errors.Join(err, p.KillWithContext(ctx))
 		}
-		// A process loses its command line before its ports and files. These
-		// are gone when it is, or is a zombie without other threads, which
-		// stays for ever where process 1 awaits no children.
+		// A process loses its command line before its ports and files. These are
+		// released when the process is gone, or is a zombie without other threads.
+		// A zombie stays forever if process 1 does not wait for its children.
 		dying = slices.DeleteFunc(append(dying, running...), func(p proc) bool {
 			status, err := p.StatusWithContext(ctx)
 			threads, _ := p.NumThreadsWithContext(ctx)
@@ -256,13 +256,13 @@ func (c cluster) kill(ctx context.Context, match func(proc) bool) error {
 		select {
 		case <-time.After(10 * time.Millisecond):
 		case <-ctx.Done():
-			return fmt.Errorf("ending its processes: %w", errors.Join(context.Cause(ctx), err))
+			return fmt.Errorf("killing its processes: %w", errors.Join(context.Cause(ctx), err))
 		}
 	}
 }
 
-// correctPIDs makes kwokctl's pid files say what really runs. kwokctl takes any
-// process with the number in a pid file for its own (kwok v0.8.0,
+// correctPIDs makes kwokctl's pid files match the processes that run. kwokctl
+// treats any process with the pid in such a file as its own (kwok v0.8.0,
 // pkg/kwokctl/runtime/exec.go).
 func (c cluster) correctPIDs(ctx context.Context) error {
 	// A kwokctl that outlived its up may still be starting components.
@@ -278,7 +278,7 @@ func (c cluster) correctPIDs(ctx context.Context) error {
 		return fmt.Errorf("removing old pid files: %w", err)
 	}
 	if err := os.Mkdir(c.file("pids"), 0o700); err != nil {
-		return fmt.Errorf("making the folder of pid files: %w", err)
+		return fmt.Errorf("creating the folder for pid files: %w", err)
 	}
 	for _, p := range running {
 		if err := os.WriteFile(c.pidFile(p.program), []byte(strconv.Itoa(int(p.Pid))), 0o600); err != nil {
@@ -290,13 +290,13 @@ func (c cluster) correctPIDs(ctx context.Context) error {
 
 func (c cluster) pidFile(component string) string { return c.file("pids", component+".pid") }
 
-// An endedError says which component ended while it was needed, and why.
+// An endedError says which component exited while it was needed, and why.
 type endedError struct{ component, why string }
 
-func (e endedError) Error() string { return e.component + " ended: " + e.why }
+func (e endedError) Error() string { return e.component + " exited: " + e.why }
 
-// firstEnd returns an endedError as soon as a component that kwokctl started no
-// longer runs, or the context's error.
+// firstEnd returns an endedError as soon as a component that kwokctl started stops
+// running, or the context's error.
 func (c cluster) firstEnd(ctx context.Context) error {
 	for {
 		var started []string
@@ -323,8 +323,8 @@ func (c cluster) firstEnd(ctx context.Context) error {
 	}
 }
 
-// remove ends the cluster's processes and removes its files. It needs no
-// kwokctl and trusts no pid file, so it also clears what a killed up left.
+// remove kills the cluster's processes and removes its files. It does not need
+// kwokctl or the pid files, so it also removes what a killed up left behind.
 func (c cluster) remove(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, 10*time.Second, errors.New("they are still there after 10 s"))
 	defer cancel()
@@ -338,7 +338,7 @@ func (c cluster) remove(ctx context.Context) error {
 	return nil
 }
 
-// killAPIServer returns when it is gone and its port is free.
+// killAPIServer kills the API server, and returns when its port is free.
 func (c cluster) killAPIServer(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, 10*time.Second, errors.New("it is still there after 10 s"))
 	defer cancel()
@@ -350,7 +350,7 @@ func (c cluster) killAPIServer(ctx context.Context) error {
 		return err
 	}
 	if !found {
-		return fmt.Errorf("cluster %q has no API server that runs", c.name)
+		return fmt.Errorf("cluster %q has no running API server", c.name)
 	}
 	return nil
 }
@@ -364,19 +364,19 @@ func (c cluster) status(ctx context.Context) error {
 	for _, p := range running {
 		memory, err := p.MemoryInfoWithContext(ctx)
 		if err != nil {
-			continue // it ended just now
+			continue // it has just exited
 		}
 		fmt.Printf("%-24s pid %-8d %4d MiB\n", p.program, p.Pid, memory.RSS>>20)
 	}
 	bin, apiOnly := c.madeWith()
 	c.apiOnly = apiOnly
 	if bin == "" || len(running) < len(c.components()) {
-		return fmt.Errorf("cluster %q does not run, or not all of it; `up` starts what is missing", c.name)
+		return fmt.Errorf("cluster %q does not run, or only in part; `up` starts what is missing", c.name)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, 5*time.Second, errors.New("no answer in 5 s"))
 	defer cancel()
 	ready := []string{"get", "--raw", "/readyz"}
-	if c.apiOnly { // which up does not wait for
+	if c.apiOnly { // up --api-only does not wait for /readyz
 		ready = []string{"get", "namespaces", "default"}
 	}
 	if err := c.run(ctx, nil, bin, "kubectl", ready...); err != nil {

@@ -22,8 +22,8 @@ import (
 	"github.com/shirou/gopsutil/v4/process"
 )
 
-// asProgram in the environment makes this test binary the program itself, so
-// that the tests run what a user runs, with the race detector in it.
+// asProgram in the environment makes this test binary run as the program itself, so
+// that the tests run what a user runs, with the race detector.
 const asProgram = "CLUSTER_TEST_AS_PROGRAM"
 
 // programs is the folder of built programs that all tests share.
@@ -54,8 +54,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// A user is one with a home and a cache folder of their own, and with the
-// built programs in it.
+// A user has a separate home folder and cache folder, and the built programs in the
+// cache folder.
 type user struct {
 	t    *testing.T
 	home string
@@ -122,7 +122,7 @@ func (u user) ok(args ...string) string {
 	return stdout
 }
 
-// fails runs the program, which must say why it fails in one line with want.
+// fails runs the program, which must fail with one line on stderr that contains want.
 func (u user) fails(want string, args ...string) {
 	u.t.Helper()
 	stdout, stderr, code := u.output(args...)
@@ -132,7 +132,7 @@ func (u user) fails(want string, args ...string) {
 	u.t.Logf("%v: %s", args, strings.TrimSpace(stderr))
 }
 
-// kubectl runs kubectl on the cluster as a shell does that evaluated up's line.
+// kubectl runs kubectl on the cluster, in a shell that has evaluated up's line.
 func (u user) kubectl(export string, args ...string) string {
 	u.t.Helper()
 	cmd := exec.CommandContext(u.t.Context(), "sh", append([]string{"-c", `eval "$1"; shift; exec kubectl "$@"`, "sh", export}, args...)...)
@@ -154,14 +154,14 @@ func (u user) pids(name string) map[string]int {
 	pids := map[string]int{}
 	for _, p := range running {
 		if other, ok := pids[p.program]; ok {
-			u.t.Errorf("cluster %q has two of %s: %d and %d", name, p.program, other, p.Pid)
+			u.t.Errorf("cluster %q runs %s twice: pids %d and %d", name, p.program, other, p.Pid)
 		}
 		pids[p.program] = int(p.Pid)
 	}
 	return pids
 }
 
-// podRuns makes a pod and waits until it is ready: all components work.
+// podRuns creates a pod and waits until it is ready, which needs all components.
 func (u user) podRuns(export, pod string) {
 	u.t.Helper()
 	u.kubectl(export, "run", pod, "--image=nginx")
@@ -182,8 +182,8 @@ func TestWrongUseIsOneLine(t *testing.T) {
 		{`cannot be named "../x"`, []string{"down", "--name", "../x"}},
 		{`cannot be named ""`, []string{"up", "--name="}},
 		{`does not run`, []string{"status"}},
-		{`has no API server that runs`, []string{"restart"}},
-		{`--api-only is a flag of up alone`, []string{"restart", "--api-only"}},
+		{`has no running API server`, []string{"restart"}},
+		{`--api-only is only for up`, []string{"restart", "--api-only"}},
 	} {
 		u.fails(test.want, test.args...)
 	}
@@ -215,7 +215,7 @@ func TestUpAndDown(t *testing.T) {
 			t.Fatal(err)
 		}
 		if want := kubernetes(); v.ClientVersion.GitVersion != want || v.ServerVersion.GitVersion != want {
-			t.Errorf("kubectl version says %+v, want %s twice", v, want)
+			t.Errorf("kubectl version prints %+v, want %s twice", v, want)
 		}
 	})
 	t.Run("loopback only", func(t *testing.T) {
@@ -249,8 +249,8 @@ func TestUpAndDown(t *testing.T) {
 		if err != nil || len(secrets) < 4 {
 			t.Fatalf("found the keys and certificates %v, %v", secrets, err)
 		}
-		// Nobody else gets into the first folder; the rest is for the day
-		// when somebody opens it.
+		// No other user can open the first folder. The other modes protect the files
+		// if someone changes that one.
 		for path, want := range map[string]fs.FileMode{
 			dir: 0o700, filepath.Join(dir, "etcd"): 0o700, u.cluster("default").kubeconfig(): 0o600,
 			filepath.Join(dir, "logs", "audit.log"): 0o600,
@@ -282,12 +282,12 @@ func TestUpAndDown(t *testing.T) {
 				ObjectRef       struct{ Resource, Name string }
 			}
 			if err := json.Unmarshal(line, &e); err != nil || e.ObjectRef.Resource != "pods" {
-				t.Errorf("a line that is no request for pods: %q, %v", line, err)
+				t.Errorf("a line that is not a request for pods: %q, %v", line, err)
 			}
 			found = found || e.Verb == "get" && e.ObjectRef.Name == "silent" && strings.HasPrefix(e.UserAgent, "kubectl/")
 		}
 		if !found {
-			t.Errorf("kubectl get is not in it:\n%s", log)
+			t.Errorf("kubectl get is not in the audit log:\n%s", log)
 		}
 	})
 	t.Run("a job completes", func(t *testing.T) {
@@ -316,7 +316,7 @@ func TestUpAndDown(t *testing.T) {
 	}
 	entries, err := os.ReadDir(u.cluster("").root)
 	if err != nil || len(entries) != 1 || entries[0].Name() != "bin" {
-		t.Errorf("down leaves %v, %v; want bin alone", entries, err)
+		t.Errorf("down leaves %v, %v; want only bin", entries, err)
 	}
 	if got, err := os.ReadFile(config); string(got) != theirs {
 		t.Errorf("the user's kubeconfig is now %q, %v", got, err)
@@ -330,7 +330,7 @@ func checkMode(t *testing.T, path string, want fs.FileMode) {
 	}
 }
 
-// podLife compares the life of a pod with what a kubelet showed.
+// podLife compares the life of a pod with the life that was observed on a kubelet.
 func podLife(t *testing.T, u user, export string) {
 	watch := exec.CommandContext(t.Context(), "sh", "-c", `eval "$1"; exec kubectl get pods --field-selector metadata.name=nginx --watch --output-watch-events --output json`, "sh", export)
 	watch.Env = u.env
@@ -426,7 +426,7 @@ func TestRestart(t *testing.T) {
 	}
 	after := u.pids("default")
 	if after["kube-apiserver"] == before["kube-apiserver"] {
-		t.Errorf("processes %v: the API server is the one of before", after)
+		t.Errorf("processes %v: the API server was not replaced", after)
 	}
 	delete(before, "kube-apiserver")
 	delete(after, "kube-apiserver")
@@ -436,8 +436,8 @@ func TestRestart(t *testing.T) {
 	u.podRuns(export, "after-restart")
 }
 
-// TestAPIOnly: etcd and the API server alone take a pod, also after a crash of both, and
-// the cluster stays one of that kind.
+// TestAPIOnly: etcd and the API server alone accept a pod, even after a crash of both, and
+// the cluster keeps only these two.
 func TestAPIOnly(t *testing.T) {
 	u := newUser(t)
 	up := []string{"up", "--api-only"}
@@ -446,14 +446,14 @@ func TestAPIOnly(t *testing.T) {
 		t.Helper()
 		u.kubectl(export, "run", pod, "--image=nginx")
 		if running := u.pids("default"); len(running) != 2 || running["etcd"] == 0 || running["kube-apiserver"] == 0 {
-			t.Errorf("it runs %v, want etcd and kube-apiserver alone", running)
+			t.Errorf("it runs %v, want only etcd and kube-apiserver", running)
 		}
 		if status := u.ok("status"); !strings.Contains(status, `cluster "default" is ready`) {
 			t.Errorf("status prints %q", status)
 		}
 	}
 	check("first")
-	u.fails("it was made with --api-only; ", "up")
+	u.fails("it was created with --api-only; ", "up")
 	if again := u.ok(up...); again != export {
 		t.Errorf("up prints %q, then %q", export, again)
 	}
@@ -475,11 +475,11 @@ func TestAPIOnly(t *testing.T) {
 	}
 	u.ok("down")
 	u.ok("up")
-	u.fails("it was made without --api-only; ", up...)
+	u.fails("it was created without --api-only; ", up...)
 }
 
-// TestCleanLeavesRuns: which kind clusters are of the demo and the e2e suite is
-// known from their folder alone.
+// TestCleanLeavesRuns: the folder runs is the only record of which kind clusters belong
+// to the demo and the e2e suite.
 func TestCleanLeavesRuns(t *testing.T) {
 	u := newUser(t)
 	root := u.cluster("").root
@@ -489,7 +489,7 @@ func TestCleanLeavesRuns(t *testing.T) {
 	}
 	u.ok("clean")
 	if entries, err := os.ReadDir(root); err != nil || len(entries) != 1 || entries[0].Name() != "runs" {
-		t.Errorf("clean leaves %v, %v; want runs alone", entries, err)
+		t.Errorf("clean leaves %v, %v; want only runs", entries, err)
 	}
 	if _, err := os.Stat(lock); err != nil {
 		t.Error(err)
@@ -526,7 +526,7 @@ func TestStrangerBehindPIDFile(t *testing.T) {
 	blame()
 	u.ok("up")
 	if u.pids("default")["etcd"] == 0 {
-		t.Error("up took the stranger for etcd")
+		t.Error("up mistook an unrelated process for etcd")
 	}
 	u.podRuns(export, "after-the-stranger")
 	blame()
@@ -536,7 +536,7 @@ func TestStrangerBehindPIDFile(t *testing.T) {
 	}
 	select {
 	case err := <-exited:
-		t.Errorf("the stranger was ended: %v", err)
+		t.Errorf("the unrelated process was killed: %v", err)
 	default:
 	}
 }
@@ -555,7 +555,7 @@ func TestInterruptedStart(t *testing.T) {
 		for u.pids("default")["kube-apiserver"] == 0 {
 			select {
 			case err := <-ended:
-				t.Fatalf("up ended before the API server started: %v: %s", err, stderr.String())
+				t.Fatalf("up exited before the API server started: %v: %s", err, stderr.String())
 			default:
 			}
 		}
@@ -563,12 +563,12 @@ func TestInterruptedStart(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := <-ended; err == nil {
-			t.Errorf("up succeeded in spite of %v", signal)
+			t.Errorf("up succeeded despite %v", signal)
 		}
 		if signal == syscall.SIGKILL {
-			continue // nobody is left to clean up; the next up does
+			continue // up is killed and cannot clean up; the next up does
 		}
-		if want := "cluster: interrupted; run the same command again to go on\n"; stderr.String() != want {
+		if want := "cluster: interrupted; run the same command again to continue\n"; stderr.String() != want {
 			t.Errorf("after %v stderr is %q, want %q", signal, stderr.String(), want)
 		}
 		if left := u.pids("default"); len(left) > 0 {
@@ -611,7 +611,7 @@ func TestUpsAtOnce(t *testing.T) {
 	}
 	u.ok("down", "--name", "other")
 	if running := u.pids("default"); len(running) != len(components) {
-		t.Errorf("after the other cluster's down this one runs %v", running)
+		t.Errorf("after the other cluster was taken down, this one runs %v", running)
 	}
 }
 
@@ -627,7 +627,7 @@ func TestPortTaken(t *testing.T) {
 		if component == "etcd" {
 			address = etcdAddress(t, u)
 		}
-		// As after a reboot: nothing runs, and another program has the port.
+		// As after a reboot: the cluster does not run, and another program has the port.
 		if err := u.cluster("default").kill(t.Context(), func(proc) bool { return true }); err != nil {
 			t.Fatal(err)
 		}
@@ -635,7 +635,7 @@ func TestPortTaken(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		u.fails(component+" ended: listen tcp "+address+": bind: address already in use", "up")
+		u.fails(component+" exited: listen tcp "+address+": bind: address already in use", "up")
 		if err := taken.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -643,7 +643,7 @@ func TestPortTaken(t *testing.T) {
 	}
 }
 
-// etcdAddress is where the API server finds etcd.
+// etcdAddress returns the address at which the API server finds etcd.
 func etcdAddress(t *testing.T, u user) string {
 	p, err := process.NewProcess(int32(u.pids("default")["kube-apiserver"]))
 	if err != nil {
@@ -658,7 +658,7 @@ func etcdAddress(t *testing.T, u user) string {
 			return address
 		}
 	}
-	t.Fatalf("no etcd in %q", args)
+	t.Fatalf("no etcd address in %q", args)
 	return ""
 }
 

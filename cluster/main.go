@@ -1,7 +1,7 @@
 // Command cluster starts a real Kubernetes control plane on this machine with
 // nothing but Go: etcd, kube-apiserver, kube-controller-manager and
-// kube-scheduler, compiled from their released modules, and kwok in place of
-// kubelets. kwokctl sets it up; this program builds what kwokctl needs, keeps
+// kube-scheduler, compiled from their released modules, and kwok instead of
+// kubelets. kwokctl sets it up. This program builds what kwokctl needs, keeps
 // everything in one private folder, and waits until a pod can be created.
 package main
 
@@ -29,12 +29,12 @@ const usage = `usage: go -C cluster run . VERB [--name NAME] [--api-only]
           eval "$(go -C cluster run . up)"
   down    stop the cluster and remove its files; the built programs stay
   restart kill the API server, as a crash does, and start it again
-  status  show the cluster's processes; exit code 0 if it is ready, else 1
+  status  show the cluster's processes; exit code 0 if it is ready, 1 if not
   clean   take every cluster down and remove the built programs too
 
---name NAME makes another cluster beside the one named "default".
---api-only, of up, starts etcd and kube-apiserver alone: pods can be written
-          and watched, but nobody schedules or runs them.
+--name NAME creates another cluster alongside the one named "default".
+--api-only, for up, starts only etcd and kube-apiserver: pods can be written
+          and watched, but they are not scheduled or run.
 `
 
 func main() {
@@ -42,14 +42,14 @@ func main() {
 	defer stop()
 	if err := run(ctx, os.Args[1:]); err != nil {
 		if ctx.Err() != nil {
-			err = errors.New("interrupted; run the same command again to go on")
+			err = errors.New("interrupted; run the same command again to continue")
 		}
 		fmt.Fprintln(os.Stderr, "cluster:", err)
 		os.Exit(1)
 	}
 }
 
-// names are what a cluster may be called: they become folders and contexts.
+// names are valid names of a cluster: a name becomes a folder and a context.
 var names = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$`)
 
 func run(ctx context.Context, args []string) error {
@@ -72,7 +72,7 @@ func run(ctx context.Context, args []string) error {
 	case flags.NArg() > 0:
 		return fmt.Errorf("unexpected argument %q%s", flags.Arg(0), help)
 	case *apiOnly && verb != "up":
-		return fmt.Errorf("--api-only is a flag of up alone%s", help)
+		return fmt.Errorf("--api-only is only for up%s", help)
 	case !names.MatchString(*name):
 		return fmt.Errorf("a cluster cannot be named %q: use at most 40 of a-z, 0-9 and -, no - at either end", *name)
 	}
@@ -96,7 +96,7 @@ func run(ctx context.Context, args []string) error {
 	case "down":
 		return c.remove(ctx)
 	case "restart":
-		// Under one lock: another cluster's up could take the free port.
+		// Under one lock, because another cluster's up could take the free port.
 		if err := c.killAPIServer(ctx); err != nil {
 			return err
 		}
@@ -110,7 +110,7 @@ func run(ctx context.Context, args []string) error {
 	return fmt.Errorf("unknown verb %q%s", verb, help)
 }
 
-// up prints on stdout the one line that a shell evaluates, and nothing else.
+// up prints only the one line that a shell evaluates on stdout.
 func up(ctx context.Context, c cluster) error {
 	bin, err := build(ctx, c.root)
 	if err != nil {
@@ -140,7 +140,7 @@ func clean(ctx context.Context, root string) error {
 	}
 	entries, err := os.ReadDir(root)
 	for _, entry := range entries {
-		// The demo and the e2e suite keep in it which kind clusters are theirs.
+		// The demo and the e2e suite record their kind clusters in it.
 		if entry.Name() != "runs" {
 			err = errors.Join(err, os.RemoveAll(filepath.Join(root, entry.Name())))
 		}
@@ -152,8 +152,9 @@ func clean(ctx context.Context, root string) error {
 	return nil
 }
 
-// folder returns the folder of everything that this program makes. On macOS
-// os.UserCacheDir does not look at XDG_CACHE_HOME; whoever sets it means it.
+// folder returns the folder for all files of this program. On macOS
+// os.UserCacheDir ignores XDG_CACHE_HOME, so read it here: a user who sets it wants
+// it used.
 func folder() (string, error) {
 	cache := os.Getenv("XDG_CACHE_HOME")
 	if !filepath.IsAbs(cache) {
@@ -165,18 +166,18 @@ func folder() (string, error) {
 	return filepath.Join(cache, "informers-cluster"), nil
 }
 
-// lock makes root, private to the user, and waits until no other up, down or
-// clean works in it. It locks the folder itself, so that no lock file is left.
-// One lock for all clusters: two kwokctl at once would choose the same ports.
+// lock creates root, private to the user, and waits until no other run of up, down,
+// restart or clean uses it. It locks the folder itself, so that no lock file is left
+// behind. All clusters share the lock: two kwokctl at once would choose the same ports.
 func lock(ctx context.Context, root string) (unlock func(), err error) {
 	for {
 		if err := os.MkdirAll(root, 0o700); err != nil {
-			return nil, fmt.Errorf("making the folder of the clusters: %w", err)
+			return nil, fmt.Errorf("creating the folder for the clusters: %w", err)
 		}
 		l := flock.New(root, flock.SetFlag(os.O_RDONLY))
 		locked, err := l.TryLock()
 		if err == nil && !locked {
-			fmt.Fprintln(os.Stderr, "waiting for another run of this program to end")
+			fmt.Fprintln(os.Stderr, "waiting for another run of this program to finish")
 			_, err = l.TryLockContext(ctx, 100*time.Millisecond)
 		}
 		if err != nil {

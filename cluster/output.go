@@ -11,9 +11,9 @@ import (
 	"strings"
 )
 
-// lines runs cmd and calls f, unless it is nil, with each line of its output.
-// The output is shown nowhere; the error of a command that failed names the
-// cause found in it.
+// lines runs cmd and calls f, unless it is nil, with each line of its output. It
+// does not print the output. If the command fails, the error names the cause found
+// in the output.
 func lines(cmd *exec.Cmd, f func(line string)) error {
 	r, w := io.Pipe()
 	cmd.Stdout, cmd.Stderr = w, w
@@ -26,7 +26,7 @@ func lines(cmd *exec.Cmd, f func(line string)) error {
 				f(s.Text())
 			}
 		}
-		_, _ = io.Copy(&output, r) // after a line longer than the scanner takes
+		_, _ = io.Copy(&output, r) // if the scanner stopped at a line that is too long
 	}()
 	err := cmd.Run()
 	_ = w.Close()
@@ -37,13 +37,13 @@ func lines(cmd *exec.Cmd, f func(line string)) error {
 	return nil
 }
 
-// causes are the messages that explain a failure wherever they stand in a log.
+// causes matches the messages that explain a failure, wherever they are in a log.
 var causes = regexp.MustCompile(`listen tcp \S+: bind: address already in use|(?:[^\s"':]+: )?no space left on device|panic: .*`)
 
-// logged is the error in a line of kwokctl's JSON log.
+// logged matches the error in a line of kwokctl's JSON log.
 var logged = regexp.MustCompile(`"err":"((?:[^"\\]|\\.)*)"`)
 
-// cause picks from a program's output the one line that says why it failed.
+// cause returns the one line of a program's output that says why it failed.
 func cause(output string) string {
 	if found := causes.FindString(output); found != "" {
 		return found
