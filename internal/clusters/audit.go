@@ -10,26 +10,26 @@ import (
 	"time"
 )
 
-// A Request is one for pods that reached the API server.
+// A Request is a request for pods that reached the API server.
 type Request struct {
 	Verb        string // such as "list" or "watch"
 	User        string
 	UserAgent   string
 	URI         string    // path and query
-	Namespace   string    // "" if for all
-	Name        string    // of the pod, if for one
+	Namespace   string    // "" for all namespaces
+	Name        string    // of the pod; "" for a list or a watch of many
 	Subresource string    // such as "status"
-	Stage       string    // "ResponseComplete", or "ResponseStarted" of a watch that goes on, or "Panic"
+	Stage       string    // "ResponseComplete", "ResponseStarted" for a watch that still runs, or "Panic"
 	Code        int       // the HTTP status of the answer
-	Time        time.Time // when it came
+	Time        time.Time // when it arrived
 	Sent        string    // the body, in JSON, where cluster/audit.yaml asks for it
-	Answer      string    // the answer's, likewise
+	Answer      string    // the body of the answer, in the same way
 }
 
-// Audit returns the requests for pods that the API server has answered, or begun
-// to answer, since the cluster began, in the order in which they came. Its log
-// drops the oldest requests when it exceeds 200 MB. That of a current cluster is
-// out of reach: errors.ErrUnsupported.
+// Audit returns the requests for pods that the API server has answered, or started
+// to answer, since the cluster was created, in the order in which they arrived. The
+// log drops the oldest requests when it exceeds 200 MB. Audit cannot read the log of
+// a current cluster and returns errors.ErrUnsupported.
 func (c *Cluster) Audit(ctx context.Context) ([]Request, error) {
 	var log []byte
 	err := errors.ErrUnsupported
@@ -45,8 +45,8 @@ func (c *Cluster) Audit(ctx context.Context) ([]Request, error) {
 	return requests(log)
 }
 
-// requests decodes events of audit.k8s.io/v1, one a line. A watch has one when it
-// begins and one when it ends; it is one request.
+// requests decodes events of audit.k8s.io/v1, one per line. A watch has an event when
+// it starts and one when it ends, but counts as one request.
 func requests(log []byte) ([]Request, error) {
 	type event struct {
 		AuditID                  string

@@ -35,10 +35,10 @@ func TestRequests(t *testing.T) {
 	for _, end := range []string{"", half[:len(half)/2], half[:len(half)-1]} {
 		got, err := requests([]byte(log + end))
 		if err != nil || !slices.Equal(got, want) {
-			t.Errorf("with the line %q, half written:\n%+v, %v\nwant:\n%+v", end, got, err, want)
+			t.Errorf("with the incomplete line %q:\n%+v, %v\nwant:\n%+v", end, got, err, want)
 		}
 	}
 	if got, err := requests([]byte("no event\n" + log)); err == nil {
-		t.Errorf("a line that is no event is read as %+v", got)
+		t.Errorf("a line that is not an event is decoded as %+v", got)
 	}
 }

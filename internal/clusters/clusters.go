@@ -1,5 +1,5 @@
-// Package clusters gives the demo and the e2e suite a cluster: one that kind
-// makes, one that cluster/ makes, or the one that the user's kubeconfig names.
+// Package clusters gives the demo and the e2e suite a cluster: one created by kind,
+// one created by cluster/, or the one that the user's kubeconfig names.
 package clusters
 
 import (
@@ -23,52 +23,52 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
 
-// Options say which cluster Open makes.
+// Options choose the cluster that Open returns.
 type Options struct {
-	// Which is "kind", "local", "current", or "auto" (or ""): kind where
-	// Docker and kubectl are there and the node image is, or can be pulled,
-	// else local.
+	// Which is "kind", "local", "current", or "auto" (or ""): kind if Docker
+	// and kubectl are available and the node image exists or can be pulled,
+	// otherwise local.
 	Which string
 
-	// Prefix begins the cluster's name. The rest is random, so that any number
-	// of runs have clusters at once.
+	// Prefix starts the cluster's name. The rest is random, so that any number
+	// of runs can have clusters at the same time.
 	Prefix string
 
-	// Kubeconfig and Context choose the current cluster in place of what
-	// kubectl's rules find. They mean nothing to the others.
+	// Kubeconfig and Context choose the current cluster instead of the one that
+	// kubectl's rules find. They have no effect on kind and local.
 	Kubeconfig, Context string
 
-	// Keep makes Close leave a kind or local cluster, and say on Log how to use
+	// Keep makes Close keep a kind or local cluster, and write to Log how to use
 	// it and how to remove it.
 	Keep bool
 
-	// Log gets one line that says which cluster and why, and then what takes
-	// its time. Nil is no log.
+	// Log gets one line that says which cluster is used and why, and then a line
+	// for each step that takes long. If it is nil there is no log.
 	Log io.Writer
 }
 
-// A Cluster is one that can be used until Close.
+// A Cluster can be used until Close.
 type Cluster struct {
 	Which      string   // "kind", "local" or "current"
-	Name       string   // of the cluster; of the context for current
-	Kubeconfig string   // path of a kubeconfig of its own, which may be changed
-	Env        []string // the environment for kubectl on it: KUBECONFIG and PATH
+	Name       string   // of the cluster, or of the context if it is the current one
+	Kubeconfig string   // path of a separate kubeconfig, which may be changed
+	Env        []string // the environment for kubectl: KUBECONFIG and PATH
 	Nginx      string   // an nginx image that its nodes have, or can pull
 
 	dir   string   // all files of this run
-	lock  *os.File // locked while a cluster that Open made is there
+	lock  *os.File // locked while a cluster that Open created exists
 	keep  bool
 	log   io.Writer
-	local string // folder of the local cluster's own files
+	local string // folder of the local cluster's files
 }
 
-// Open makes a cluster, or finds the current one. Before it makes one it removes
-// those of its kind that killed runs left, as Sweep does. If it fails, or ctx
-// ends, it takes back what it began.
+// Open creates a cluster, or finds the current one. Before it creates one, it removes
+// those of the same kind that killed runs left behind, as Sweep does. If it fails, or
+// ctx is canceled, it removes what it created.
 //
-// The user's kubeconfig is read for current alone, and never written.
-// KIND_NODE_IMAGE and NGINX_IMAGE in the environment name other images than
-// kind's own and nginx:1.22.
+// Open reads the user's kubeconfig only for current, and never writes it.
+// KIND_NODE_IMAGE and NGINX_IMAGE in the environment replace kind's own image and
+// nginx:1.22.
 func Open(ctx context.Context, o Options) (_ *Cluster, err error) {
 	c := &Cluster{Which: o.Which, Nginx: env("NGINX_IMAGE", nginxImage), keep: o.Keep, log: o.Log}
 	if c.log == nil {
@@ -78,12 +78,12 @@ func Open(ctx context.Context, o Options) (_ *Cluster, err error) {
 	switch o.Which {
 	case "kind", "local", "current":
 	case "auto", "":
-		c.Which, why = "kind", "Docker and the node image are there"
+		c.Which, why = "kind", "Docker and the node image are available"
 		if err := kindMisses(ctx, c.log); err != nil {
-			c.Which, why = "local", "kind is passed over: "+err.Error()
+			c.Which, why = "local", "kind is not available: "+err.Error()
 		}
 	default:
-		return nil, fmt.Errorf("no such cluster %q: choose auto, kind, local or current", o.Which)
+		return nil, fmt.Errorf("unknown cluster %q: choose auto, kind, local or current", o.Which)
 	}
 	fmt.Fprintf(c.log, "cluster: %s (%s)\n", c.Which, why)
 
@@ -96,7 +96,7 @@ func Open(ctx context.Context, o Options) (_ *Cluster, err error) {
 			err = errors.Join(fmt.Errorf("%s cluster: %w", c.Which, err), c.Close(context.WithoutCancel(ctx)))
 		}
 	}()
-	if o.Which == "kind" { // auto has looked
+	if o.Which == "kind" { // auto has checked already
 		if err := kindMisses(ctx, c.log); err != nil {
 			return nil, err
 		}
@@ -125,8 +125,8 @@ func Open(ctx context.Context, o Options) (_ *Cluster, err error) {
 	return c, nil
 }
 
-// Close takes down what Open started. If it fails, a next Close, Open or Sweep
-// tries again. After it nothing is left for a second Close to do.
+// Close takes down what Open started. If it fails, the next Close, Open or Sweep
+// tries again. After a Close that succeeds, another one does nothing.
 func (c *Cluster) Close(ctx context.Context) error {
 	if c.lock == nil {
 		return os.RemoveAll(c.dir)
@@ -147,7 +147,7 @@ func (c *Cluster) takeDown(ctx context.Context) error {
 	err := c.lockAgain(ctx)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil // a Sweep was faster
+		return nil // a Sweep has removed it
 	case err == nil && c.Which == "kind":
 		err = c.removeKind(ctx)
 	case err == nil:
@@ -159,8 +159,8 @@ func (c *Cluster) takeDown(ctx context.Context) error {
 	return os.RemoveAll(c.dir)
 }
 
-// Config returns the configuration of a client for the cluster, without a rate
-// limit of its own.
+// Config returns the configuration of a client for the cluster, without a
+// client-side rate limit.
 func (c *Cluster) Config() (*rest.Config, error) {
 	rules := &clientcmd.ClientConfigLoadingRules{ExplicitPath: c.Kubeconfig}
 	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
@@ -171,7 +171,7 @@ func (c *Cluster) Config() (*rest.Config, error) {
 	return config, nil
 }
 
-// Client returns a client of Config.
+// Client returns a client with Config.
 func (c *Cluster) Client() (kubernetes.Interface, error) {
 	config, err := c.Config()
 	if err != nil {
@@ -180,9 +180,9 @@ func (c *Cluster) Client() (kubernetes.Interface, error) {
 	return kubernetes.NewForConfig(config)
 }
 
-// Logs copies the logs of the control plane into dir, which is made, and in
-// which none of them may be yet. If it fails, the others are there all the same.
-// Those of a current cluster are out of reach: errors.ErrUnsupported.
+// Logs copies the logs of the control plane into dir, which it creates; dir must not
+// have any of them yet. If it fails, dir may have some of them. It cannot read the
+// logs of a current cluster and returns errors.ErrUnsupported.
 func (c *Cluster) Logs(ctx context.Context, dir string) error {
 	switch c.Which {
 	case "kind":
@@ -193,8 +193,8 @@ func (c *Cluster) Logs(ctx context.Context, dir string) error {
 	return fmt.Errorf("the logs of the current cluster: %w", errors.ErrUnsupported)
 }
 
-// openCurrent writes what a kubeconfig, or what kubectl's rules find, says of the
-// current context into a file of our own.
+// openCurrent copies the current context, of a given kubeconfig or of the ones that
+// kubectl's rules find, into a separate file.
 func (c *Cluster) openCurrent(o Options) (err error) {
 	if c.dir, err = os.MkdirTemp("", o.Prefix); err != nil {
 		return err
@@ -204,8 +204,8 @@ func (c *Cluster) openCurrent(o Options) (err error) {
 	return err
 }
 
-// copyKubeconfig copies of a kubeconfig what belongs to one context, and returns
-// the name of that.
+// copyKubeconfig copies the part of a kubeconfig that belongs to one context, and
+// returns the name of the context.
 func copyKubeconfig(to, from, name string) (string, error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = from
@@ -226,8 +226,8 @@ func copyKubeconfig(to, from, name string) (string, error) {
 	return config.CurrentContext, clientcmd.WriteToFile(*config, to)
 }
 
-// run runs cmd, and interrupts it when its context ends. The error holds the last
-// line on stderr.
+// run runs cmd, and interrupts it when its context is canceled. The error holds the
+// last line of stderr.
 func run(cmd *exec.Cmd) error {
 	var said bytes.Buffer
 	if cmd.Stderr == nil {

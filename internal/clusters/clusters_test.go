@@ -12,7 +12,7 @@ import (
 
 func TestOpenUnknown(t *testing.T) {
 	_, err := Open(t.Context(), Options{Which: "minikube"})
-	if want := `no such cluster "minikube": choose auto, kind, local or current`; err == nil || err.Error() != want {
+	if want := `unknown cluster "minikube": choose auto, kind, local or current`; err == nil || err.Error() != want {
 		t.Errorf("error %v, want %q", err, want)
 	}
 }
@@ -31,7 +31,7 @@ func TestOpenCurrentFails(t *testing.T) {
 	}
 }
 
-// TestOpenCurrent: of the user's kubeconfig one context is copied, with nothing
+// TestOpenCurrent: one context of the user's kubeconfig is copied, without anything
 // of the others.
 func TestOpenCurrent(t *testing.T) {
 	m := newMachine(t, "current", "", "")
@@ -83,8 +83,8 @@ func TestOpenCurrent(t *testing.T) {
 
 func second[T any](_ T, err error) error { return err }
 
-// TestKindMisses: what auto says when it passes kind over. The docker of the
-// test is a script.
+// TestKindMisses: the reason that auto gives when kind is not available. In the test
+// docker is a script.
 func TestKindMisses(t *testing.T) {
 	t.Setenv("KIND_NODE_IMAGE", "node:test")
 	for name, test := range map[string]struct {
@@ -93,8 +93,8 @@ func TestKindMisses(t *testing.T) {
 	}{
 		"no docker":        {"", "exit 0", "docker is not on PATH"},
 		"no kubectl":       {"exit 0", "", "kubectl is not on PATH"},
-		"no daemon":        {`[ "$1" != version ]`, "exit 0", "no Docker daemon answers"},
-		"no image":         {`[ "$1" = version ]`, "exit 0", "the image node:test is not there and cannot be pulled"},
+		"no daemon":        {`[ "$1" != version ]`, "exit 0", "the Docker daemon does not answer"},
+		"no image":         {`[ "$1" = version ]`, "exit 0", "the image node:test does not exist here and cannot be pulled"},
 		"an image to pull": {`[ "$1" != image ]`, "exit 0", ""},
 		"an image":         {`[ "$1" != pull ]`, "exit 0", ""},
 	} {

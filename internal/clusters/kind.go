@@ -17,13 +17,13 @@ import (
 	"sigs.k8s.io/kind/pkg/apis/config/defaults"
 )
 
-// nginxImage is what the chapters' READMEs use too.
+// nginxImage is the image that the chapters' READMEs use too.
 const nginxImage = "nginx:1.22"
 
 //go:embed kind.yaml
 var kindYAML string
 
-// kindMisses says what kind lacks on this machine.
+// kindMisses returns an error that says what kind needs and this machine lacks.
 func kindMisses(ctx context.Context, log io.Writer) error {
 	for _, tool := range []string{"docker", "kubectl"} {
 		if _, err := exec.LookPath(tool); err != nil {
@@ -31,7 +31,7 @@ func kindMisses(ctx context.Context, log io.Writer) error {
 		}
 	}
 	if err := docker(ctx, "version"); err != nil {
-		return errors.New("no Docker daemon answers")
+		return errors.New("the Docker daemon does not answer")
 	}
 	return pull(ctx, nodeImage(), log)
 }
@@ -43,7 +43,7 @@ func pull(ctx context.Context, image string, log io.Writer) error {
 	}
 	fmt.Fprintf(log, "pulling %s\n", image)
 	if err := docker(ctx, "pull", "--quiet", image); err != nil {
-		return fmt.Errorf("the image %s is not there and cannot be pulled", image)
+		return fmt.Errorf("the image %s does not exist here and cannot be pulled", image)
 	}
 	return nil
 }
@@ -55,9 +55,9 @@ func docker(ctx context.Context, args ...string) error {
 }
 
 // kind runs the kind of go.mod, never one from PATH. An interrupted kind leaves
-// a docker run that goes on to make its container. So the lock is also theirs,
-// until the last of them has ended, and ^C in a terminal is for this program
-// alone.
+// behind a docker run that continues to create its container. These processes
+// therefore inherit the lock, until the last one exits, and a group of their own
+// keeps ^C in a terminal from them.
 func (c *Cluster) kind(ctx context.Context, args ...string) error {
 	cmd := exec.CommandContext(ctx, "go", append([]string{"tool", "kind"}, args...)...)
 	cmd.ExtraFiles = []*os.File{c.lock}
@@ -65,7 +65,7 @@ func (c *Cluster) kind(ctx context.Context, args ...string) error {
 	return run(cmd)
 }
 
-// openKind has kind write to a kubeconfig of its own: the user's stays as it is.
+// openKind makes kind write to a separate kubeconfig, not to the user's.
 func (c *Cluster) openKind(ctx context.Context) error {
 	module, err := module(ctx)
 	if err != nil {
@@ -87,7 +87,7 @@ func (c *Cluster) openKind(ctx context.Context) error {
 }
 
 func (c *Cluster) removeKind(ctx context.Context) error {
-	// A kind that was killed leaves this, and the next one would not wait for it.
+	// A killed kind leaves this file behind, and the next kind would fail because of it.
 	_ = os.Remove(c.Kubeconfig + ".lock")
 	return c.kind(ctx, "delete", "cluster", "--name", c.Name, "--kubeconfig", c.Kubeconfig)
 }

@@ -34,7 +34,7 @@ func (c *Cluster) openLocal(ctx context.Context) (path string, err error) {
 
 func (c *Cluster) program() string { return filepath.Join(c.dir, "cluster") }
 
-// buildLocal builds the program: go run would forward no SIGTERM.
+// buildLocal builds the program, because go run does not forward SIGTERM.
 func (c *Cluster) buildLocal(ctx context.Context) error {
 	module, err := module(ctx)
 	if err != nil {
@@ -52,7 +52,7 @@ func (c *Cluster) runLocal(ctx context.Context, stdout, stderr io.Writer, verb s
 }
 
 func (c *Cluster) removeLocal(ctx context.Context) error {
-	if _, err := os.Stat(c.program()); err != nil { // its run was killed early
+	if _, err := os.Stat(c.program()); err != nil { // its run was killed before it was built
 		if err := c.buildLocal(ctx); err != nil {
 			return err
 		}
@@ -81,7 +81,7 @@ func (c *Cluster) RestartAPIServer(ctx context.Context) error {
 }
 
 // ServingCertificate returns the certificate and the key of a local cluster's API
-// server, so that a stub can stand in its place.
+// server, so that a stub can take its place.
 func (c *Cluster) ServingCertificate() (tls.Certificate, error) {
 	if c.Which != "local" {
 		return tls.Certificate{}, fmt.Errorf("the certificate of a %s cluster: %w", c.Which, errors.ErrUnsupported)

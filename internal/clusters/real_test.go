@@ -20,7 +20,7 @@ import (
 
 var realCluster = flag.String("cluster", "", "the kind of clusters for TestRealCluster: kind or local")
 
-// TestRealCluster makes two clusters at once, one of them in a run that is killed:
+// TestRealCluster creates two clusters at once, one of them in a run that is killed:
 //
 //	go test ./internal/clusters -args -cluster local
 func TestRealCluster(t *testing.T) {
@@ -47,7 +47,7 @@ func TestRealCluster(t *testing.T) {
 			t.Error(err)
 		}
 		if slices.Contains(clustersOf(t, which), c.Name) {
-			t.Errorf("Close leaves %s", c.Name)
+			t.Errorf("Close leaves %s behind", c.Name)
 		}
 	}()
 	dead, ok := <-other
@@ -59,7 +59,7 @@ func TestRealCluster(t *testing.T) {
 	t.Run("audit", func(t *testing.T) { audit(t, c) })
 	t.Run("logs", func(t *testing.T) {
 		dir := filepath.Join(t.TempDir(), "logs")
-		// A node image of one's own may have no crictl; the images' list is all that lacks then.
+		// A custom node image may lack crictl; then only the list of images is missing.
 		if err := c.Logs(t.Context(), dir); err != nil && !strings.Contains(err.Error(), `"crictl": executable file not found`) {
 			t.Error(err)
 		}
@@ -85,12 +85,12 @@ func TestRealCluster(t *testing.T) {
 			t.Error(err)
 		}
 		if names := clustersOf(t, which); slices.Contains(names, dead.name) || !slices.Contains(names, c.Name) {
-			t.Errorf("clusters %q, want %s and no %s", names, c.Name, dead.name)
+			t.Errorf("clusters %q, want %s, but not %s", names, c.Name, dead.name)
 		}
 	})
 }
 
-// clustersOf lists the clusters that there are, whoever made them.
+// clustersOf lists all existing clusters, no matter what created them.
 func clustersOf(t *testing.T, which string) []string {
 	t.Helper()
 	runs, err := runs()
@@ -101,7 +101,7 @@ func clustersOf(t *testing.T, which string) []string {
 	if which == "kind" {
 		cmd = exec.Command("go", "tool", "kind", "get", "clusters")
 	}
-	out, _ := cmd.Output() // ls fails where there is none
+	out, _ := cmd.Output() // ls fails if there are none
 	return strings.Fields(string(out))
 }
 
@@ -115,7 +115,7 @@ func audit(t *testing.T, c *Cluster) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	kubectl := exec.CommandContext(t.Context(), "sh", "-c", "kubectl get pods") // sh looks for it in the cluster's PATH
+	kubectl := exec.CommandContext(t.Context(), "sh", "-c", "kubectl get pods") // sh finds kubectl in the cluster's PATH
 	kubectl.Env = c.Env
 	if out, err := kubectl.CombinedOutput(); err != nil {
 		t.Fatalf("kubectl get pods: %v: %s", err, out)
@@ -174,14 +174,14 @@ func restart(t *testing.T, c *Cluster) {
 	}
 	defer func() { _ = conn.Close() }()
 	if shown := conn.ConnectionState().PeerCertificates[0].Raw; !bytes.Equal(shown, certificate.Certificate[0]) {
-		t.Error("the API server shows another certificate")
+		t.Error("the API server presents a different certificate")
 	}
 
 	if err := c.RestartAPIServer(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := conn.Read(make([]byte, 1)); err == nil {
-		t.Error("the connection to the former API server goes on")
+		t.Error("the connection to the killed API server still works")
 	}
 	if _, err := client.CoreV1().Pods("default").List(t.Context(), metav1.ListOptions{}); err != nil {
 		t.Errorf("after the restart: %v", err)

@@ -13,14 +13,14 @@ import (
 	"time"
 )
 
-// A run that makes a cluster has a folder in runs(), named as the cluster, with
-// its files and with a lock file kind.lock or local.lock. The kernel frees the
-// lock when the run and its kinds have ended, however they end. A cluster is thus
-// a dead run's if its lock file is there and free; one without a lock file is
-// none of our business.
+// A run that creates a cluster has a folder in runs(), named after the cluster, with
+// its files and with a lock file, kind.lock or local.lock. The kernel releases the
+// lock when the run and its kind processes have exited, however they exit. So if a
+// lock file exists and is not locked, the cluster belongs to a dead run. A cluster
+// without a lock file is never removed.
 
-// begin makes the folder of a run. The lock file appears under its name only when
-// it is locked, so no Sweep ever takes it for a dead run's.
+// begin creates the folder of a run. The lock file gets its name only after it is
+// locked, so a Sweep never mistakes it for a dead run's.
 func (c *Cluster) begin() error {
 	runs, err := runs()
 	if err != nil {
@@ -41,16 +41,17 @@ func (c *Cluster) begin() error {
 	return os.Rename(temporary, c.lockFile())
 }
 
-// held keeps the locks of this process from the garbage collector: a file that
-// nobody refers to any more is closed, and its lock is free.
+// held protects the locks of this process from the garbage collector: it closes a
+// file that is no longer referenced, and that releases its lock.
 var held sync.Map
 
 func (c *Cluster) lockFile() string { return filepath.Join(c.dir, c.Which+".lock") }
 
-// lockAgain waits until nobody else has the lock too: what an interrupted kind
-// still makes would stay. A Sweep that takes it meanwhile does what Close does.
+// lockAgain waits until no other process shares the lock: otherwise a container that
+// an interrupted kind still creates would stay. If a Sweep takes the lock in the
+// meantime, it does the work of Close.
 func (c *Cluster) lockAgain(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, errors.New("an interrupted kind does not end"))
+	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, errors.New("an interrupted kind still runs"))
 	defer cancel()
 	_ = c.lock.Close()
 	for {
@@ -83,7 +84,7 @@ func tryLock(path string, flag int) (*os.File, error) {
 	return file, nil
 }
 
-// leave makes the cluster nobody's: no Sweep removes it.
+// leave keeps the cluster: after it no Sweep removes the cluster.
 func (c *Cluster) leave() error {
 	if c.Which == "kind" {
 		fmt.Fprintf(c.log, `the kind cluster %s is kept
@@ -99,10 +100,10 @@ remove it: go -C cluster run . down --name %[1]s
 	return os.RemoveAll(c.dir) // the kubeconfig is in the cluster's own folder too
 }
 
-// Sweep removes the clusters of one kind, "kind" or "local", that killed runs
-// left, and says so on log. It touches no cluster of a run that lives, and none
-// that Open did not make. Unless logs is empty, it is a folder into which the
-// control plane's logs are copied before, as far as they are there.
+// Sweep removes the clusters of one kind, "kind" or "local", that killed runs left
+// behind, and writes a line for each to log. It does not touch a cluster whose run is
+// alive, or one that Open did not create. If logs is not empty, Sweep first copies the
+// control plane's logs into that folder, as far as they exist.
 func Sweep(ctx context.Context, which, logs string, log io.Writer) error {
 	runs, err := runs()
 	if err != nil {
@@ -116,7 +117,7 @@ func Sweep(ctx context.Context, which, logs string, log io.Writer) error {
 	for _, file := range files {
 		lock, err := tryLock(file, 0)
 		if errors.Is(err, syscall.EWOULDBLOCK) || errors.Is(err, fs.ErrNotExist) {
-			continue // its run lives, or another Sweep was here
+			continue // its run is alive, or another Sweep was faster
 		}
 		if err != nil {
 			errs = append(errs, err)
@@ -130,15 +131,16 @@ func Sweep(ctx context.Context, which, logs string, log io.Writer) error {
 				fmt.Fprintln(log, oneLine(err))
 			}
 		}
-		fmt.Fprintf(log, "removing the %s cluster %s, which a killed run left\n", which, dead.Name)
+		fmt.Fprintf(log, "removing the %s cluster %s, left behind by a killed run\n", which, dead.Name)
 		errs = append(errs, dead.Close(ctx))
 	}
 	return errors.Join(errs...)
 }
 
-// runs is the folder of all runs, beside what the program in cluster/ makes. Not
-// a temporary one: what Sweep finds there it runs. On macOS os.UserCacheDir does
-// not look at XDG_CACHE_HOME; whoever sets it means it.
+// runs returns the folder of all runs, next to the files of the program in cluster/.
+// It is not a temporary folder, because Sweep runs a program that it finds there. On
+// macOS os.UserCacheDir ignores XDG_CACHE_HOME, so read it here: a user who sets it
+// wants it used.
 func runs() (string, error) {
 	cache := os.Getenv("XDG_CACHE_HOME")
 	if !filepath.IsAbs(cache) {

@@ -17,8 +17,8 @@ import (
 	"testing"
 )
 
-// asRun in the environment makes this test binary a run that opens a cluster of
-// that kind, prints its name, and is killed.
+// asRun in the environment makes this test binary a run that opens a cluster of that
+// kind, prints its name, and waits to be killed.
 const asRun = "CLUSTERS_TEST_AS_RUN"
 
 func TestMain(m *testing.M) {
@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 	select {}
 }
 
-// startRun starts a run of its own and returns the name of its cluster.
+// startRun starts a separate run and returns the name of its cluster.
 func startRun(t *testing.T, which string) (name string, kill func()) {
 	t.Helper()
 	run := exec.CommandContext(t.Context(), os.Args[0])
@@ -55,21 +55,21 @@ func startRun(t *testing.T, which string) (name string, kill func()) {
 	t.Cleanup(kill)
 	line, err := bufio.NewReader(stdout).ReadString('\n')
 	if err != nil {
-		t.Fatalf("a run opens no %s cluster: %v", which, err)
+		t.Fatalf("a run did not open a %s cluster: %v", which, err)
 	}
 	return strings.TrimSpace(line), kill
 }
 
-// A machine is one where go, docker, kubectl and the program in cluster/ are
-// scripts that note how they were called.
+// On a machine go, docker, kubectl and the program in cluster/ are scripts that record
+// how they are called.
 type machine struct {
 	t     *testing.T
 	dir   string
 	which string
 }
 
-// newMachine runs create and remove, lines of sh, when a cluster is made or
-// removed.
+// newMachine returns a machine that runs create and remove, lines of sh, when a
+// cluster is created or removed.
 func newMachine(t *testing.T, which, create, remove string) machine {
 	m := machine{t, t.TempDir(), which}
 	t.Setenv("XDG_CACHE_HOME", filepath.Join(m.dir, "cache"))
@@ -114,8 +114,8 @@ func (m machine) open(ctx context.Context, keep bool) (*Cluster, string, error) 
 	return c, log.String(), err
 }
 
-// calls returns the calls since the last time that made or removed clusters, as
-// in "create NAME".
+// calls returns the calls that created or removed clusters since the last call of
+// calls, in the form "create NAME".
 func (m machine) calls() []string {
 	m.t.Helper()
 	path := filepath.Join(m.dir, "calls")
@@ -199,7 +199,7 @@ func TestOpenAndClose(t *testing.T) {
 	})
 }
 
-// TestSweptBeforeClose: while Close waits for the lock a Sweep may take it.
+// TestSweptBeforeClose: a Sweep may take the lock while Close waits for it.
 func TestSweptBeforeClose(t *testing.T) {
 	both(t, func(t *testing.T, which, _ string) {
 		m := newMachine(t, which, "", "")
@@ -248,7 +248,7 @@ func TestSweep(t *testing.T) {
 		if err := Sweep(t.Context(), which, "", &log); err != nil {
 			t.Error(err)
 		}
-		if want := fmt.Sprintf("removing the %s cluster %s, which a killed run left\n", which, dead); log.String() != want {
+		if want := fmt.Sprintf("removing the %s cluster %s, left behind by a killed run\n", which, dead); log.String() != want {
 			t.Errorf("log %q, want %q", &log, want)
 		}
 		m.expect("delete " + dead)
@@ -258,13 +258,13 @@ func TestSweep(t *testing.T) {
 		}
 		m.expectRuns(left...)
 
-		// The next Open finds that the other run was killed meanwhile.
+		// The next Open finds that the other run has been killed in the meantime.
 		kill()
 		c, opened, err := m.open(t.Context(), false)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if want := fmt.Sprintf("cluster: %s (asked for)\nremoving the %[1]s cluster %s, which a killed run left\n", which, live); opened != want {
+		if want := fmt.Sprintf("cluster: %s (asked for)\nremoving the %[1]s cluster %s, left behind by a killed run\n", which, live); opened != want {
 			t.Errorf("log %q, want %q", opened, want)
 		}
 		m.expect("delete "+live, "create "+c.Name)
@@ -275,8 +275,7 @@ func TestSweep(t *testing.T) {
 	})
 }
 
-// TestForgotten: a run that does not refer to its cluster any more lives all the
-// same.
+// TestForgotten: a run counts as alive even if it no longer refers to its cluster.
 func TestForgotten(t *testing.T) {
 	both(t, func(t *testing.T, which, _ string) {
 		m := newMachine(t, which, "", "")
@@ -285,7 +284,7 @@ func TestForgotten(t *testing.T) {
 		}
 		collected := make(chan struct{})
 		runtime.AddCleanup(new([64]byte), func(c chan struct{}) { close(c) }, collected)
-		for range 2 { // the collector closes files in its own time, like this
+		for range 2 { // the collector closes files at some later time, in the same way
 			runtime.GC()
 		}
 		<-collected
@@ -296,7 +295,7 @@ func TestForgotten(t *testing.T) {
 	})
 }
 
-// TestRemoveFails: what cannot be removed now is removed by the next run.
+// TestRemoveFails: the next run removes a cluster that cannot be removed now.
 func TestRemoveFails(t *testing.T) {
 	both(t, func(t *testing.T, which, _ string) {
 		m := newMachine(t, which, "", "echo no daemon >&2; exit 1")
@@ -315,7 +314,7 @@ func TestRemoveFails(t *testing.T) {
 			t.Fatal(err)
 		}
 		if !strings.HasSuffix(log, "exit status 1: no daemon\n") || strings.Count(log, "\n") != 3 {
-			t.Errorf("log %q, want one line of why it was not removed", log)
+			t.Errorf("log %q, want one line that says why it was not removed", log)
 		}
 		m.expect("create "+c.Name, "delete "+c.Name, "delete "+c.Name, "delete "+c.Name, "create "+next.Name)
 		m.does("", "")
@@ -338,14 +337,14 @@ func TestOpenFails(t *testing.T) {
 			t.Errorf("Open: %v", err)
 		}
 		if calls := m.calls(); len(calls) != 2 || strings.Replace(calls[0], "create", "delete", 1) != calls[1] {
-			t.Errorf("calls %q, want that the cluster is removed", calls)
+			t.Errorf("calls %q, want the cluster created and removed", calls)
 		}
 		m.expectRuns()
 	})
 }
 
-// TestOpenInterrupted: a program that outlives the interrupted one, as docker run
-// does, is waited for before the cluster is removed.
+// TestOpenInterrupted: if a program outlives the interrupted one, as docker run does,
+// the cluster is removed only after that program has exited.
 func TestOpenInterrupted(t *testing.T) {
 	both(t, func(t *testing.T, which, _ string) {
 		create := `echo >"$DIR/begun"; exec sleep 60`

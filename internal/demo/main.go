@@ -1,7 +1,7 @@
 // Command demo shows chapter 05 at work: what a learner would type and see. It
-// makes a cluster or takes one (CLUSTER=auto, kind, local or current), works in a
-// namespace of its own, and takes down what it started. Exit code 0 means that
-// every step of the story was seen, in order.
+// creates a cluster or uses the current one (CLUSTER=auto, kind, local or current),
+// works in a separate namespace, and takes down what it started. Exit code 0 means
+// that it saw every step of the story, in order.
 package main
 
 import (
@@ -34,13 +34,13 @@ import (
 	"example.com/informers/internal/clusters"
 )
 
-// limit is for the story itself: at most two resync periods, should the first
-// resync come before the delete, which may take its 30 s on a busy kubelet.
+// limit is for the story itself. It takes at most two resync periods, if the first
+// resync comes before the delete, and the delete can take 30 s on a busy kubelet.
 const limit = 2 * time.Minute
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // the first ^C cleans up, a second one kills
+	context.AfterFunc(ctx, stop) // the first ^C cleans up, the second one kills
 	err := demo(ctx)
 	if ctx.Err() != nil {
 		err = errors.New("interrupted")
@@ -85,7 +85,7 @@ func demo(ctx context.Context) (err error) {
 	}
 	defer clean(func(ctx context.Context) error {
 		if c.Which != "current" {
-			return nil // goes with its cluster
+			return nil // removed with its cluster
 		}
 		return client.CoreV1().Namespaces().Delete(ctx, ns.Name, metav1.DeleteOptions{})
 	})
@@ -101,8 +101,8 @@ func demo(ctx context.Context) (err error) {
 	return story(ctx, c, chapter, ns.Name)
 }
 
-// setNamespace makes kubectl work in the namespace, so that its commands are
-// those that a learner types.
+// setNamespace makes the namespace kubectl's default, so that its commands are the
+// ones that a learner types.
 func setNamespace(kubeconfig, namespace string) error {
 	config, err := clientcmd.LoadFromFile(kubeconfig)
 	if err != nil {
@@ -112,8 +112,8 @@ func setNamespace(kubeconfig, namespace string) error {
 	return clientcmd.WriteToFile(*config, kubeconfig)
 }
 
-// createWeb returns when the pod web is ready. A pod is refused until its
-// namespace has the service account default.
+// createWeb creates the pod web and returns when it is ready. The API server rejects a
+// pod until its namespace has the service account default.
 func createWeb(ctx context.Context, client kubernetes.Interface, namespace, image string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, 5*time.Minute, errors.New("not ready after 5 minutes"))
 	defer cancel()
@@ -137,7 +137,7 @@ func createWeb(ctx context.Context, client kubernetes.Interface, namespace, imag
 	})
 }
 
-// until watches an object until condition is true of it.
+// until watches an object until condition returns true.
 func until(ctx context.Context, client kubernetes.Interface, namespace, resource, name string, object runtime.Object, condition watchtools.ConditionFunc) error {
 	selector := fields.OneTermEqualSelector("metadata.name", name)
 	objects := cache.NewListWatchFromClient(client.CoreV1().RESTClient(), resource, namespace, selector)
@@ -147,15 +147,15 @@ func until(ctx context.Context, client kubernetes.Interface, namespace, resource
 	return nil
 }
 
-// A step is a line that the chapter has to print, and what is typed then.
+// A step is a line that the chapter has to print, and the command to type then.
 type step struct {
 	what string
 	line *regexp.Regexp
 	then string
 }
 
-// story runs the chapter and types beside it, until the first resync of web
-// after the delete. Every step has to be seen, in this order.
+// story runs the chapter and types commands alongside it, until the first resync of
+// web after the delete. Every step has to appear, in this order.
 func story(ctx context.Context, c *clusters.Cluster, chapter, namespace string) error {
 	line := func(format string) *regexp.Regexp {
 		return regexp.MustCompile("^" + strings.ReplaceAll(format, "NAME", `is called for Pod \(key: `+namespace) + "$")
@@ -172,7 +172,7 @@ func story(ctx context.Context, c *clusters.Cluster, chapter, namespace string) 
 		{"the resync of web", resync, ""},
 	}
 
-	// What the chapter prints and what is typed come from different goroutines.
+	// Two goroutines print: the chapter's output, and the commands.
 	out := log.New(os.Stdout, "", 0)
 	out.Printf("$ go run ./05-resync --namespace %s", namespace)
 	cmd := exec.CommandContext(ctx, chapter, "--namespace", namespace)
@@ -222,7 +222,7 @@ func story(ctx context.Context, c *clusters.Cluster, chapter, namespace string) 
 		}
 	}
 	if len(steps) > 0 {
-		return fmt.Errorf("05-resync did not print %s: %w", steps[0].what, cmp.Or(context.Cause(ctx), errors.New("it ended")))
+		return fmt.Errorf("05-resync did not print %s: %w", steps[0].what, cmp.Or(context.Cause(ctx), errors.New("it exited")))
 	}
 
 	out.Print("^C")
@@ -236,7 +236,7 @@ func story(ctx context.Context, c *clusters.Cluster, chapter, namespace string) 
 	return nil
 }
 
-// run types a command: it is shown, and really run.
+// run prints a command as if it were typed, and runs it.
 func run(ctx context.Context, c *clusters.Cluster, out *log.Logger, command string) error {
 	out.Print("$ " + command)
 	cmd := exec.CommandContext(ctx, "sh", "-c", command)

@@ -9,11 +9,11 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// A Change is that of one field. Old or New is "" where there was or is none.
+// A Change is the change of one field. Old or New is "" if the field did not or does not exist.
 type Change struct{ Path, Old, New string }
 
-// Diff tells what changed, without managedFields and the resourceVersion. A create
-// changes everything: then old is nil.
+// Diff returns what changed, without managedFields and the resourceVersion. For a create
+// old is nil, and everything has changed.
 func Diff(old, now *corev1.Pod) ([]Change, error) {
 	before, err := leaves(old)
 	if err != nil {
@@ -34,7 +34,7 @@ func Diff(old, now *corev1.Pod) ([]Change, error) {
 	return changes, nil
 }
 
-// leaves are the values of a pod by path.
+// leaves returns the values of a pod, by path.
 func leaves(pod *corev1.Pod) (map[string]string, error) {
 	values := map[string]string{}
 	if pod == nil {
@@ -69,11 +69,11 @@ func flatten(values map[string]string, path string, v any) {
 	}
 }
 
-// itemKey is how Kubernetes knows an item of most lists of a pod, and its place in
-// the others.
+// itemKey returns the key that identifies an item in most lists of a pod; in the other
+// lists it returns the index.
 func itemKey(i int, v any) any {
 	item, _ := v.(map[string]any)
-	for _, key := range []string{"type", "name"} { // of conditions, of containers and the like
+	for _, key := range []string{"type", "name"} { // for conditions, containers, and similar lists
 		if item[key] != nil {
 			return item[key]
 		}

@@ -1,5 +1,5 @@
-// Package life records one pod's life: every write, who made it, what it changed,
-// and the call of a handler that it became.
+// Package life records the life of a pod: every write, the client that made it, what it
+// changed, and the handler call that followed.
 package life
 
 import (
@@ -27,43 +27,43 @@ import (
 )
 
 const (
-	// Namespace is the one whose writes the audit log has with bodies (cluster/audit.yaml).
+	// Namespace is the namespace for which the audit log has the bodies of writes (cluster/audit.yaml).
 	Namespace = "recorded"
-	// User is the user agent of who creates and deletes the pod.
+	// User is the user agent of the client that creates and deletes the pod.
 	User = "user"
 )
 
-// A Life is what was written to a pod from its create until it was gone.
+// A Life is everything that was written to a pod, from its create until it was gone.
 type Life struct {
 	Writes []Write
-	Calls  []Call // of the handlers
+	Calls  []Call // of handlers
 }
 
-// A Write made one version of the pod.
+// A Write created one version of the pod.
 type Write struct {
-	Old, New *corev1.Pod // no Old at the create; at the removal New is the last state
+	Old, New *corev1.Pod // Old is nil for the create; for the removal New is the last state
 	Removed  bool
 
 	Request  clusters.Request
-	Named    bool                        // the answer has this resourceVersion; else inferred
-	Managers []metav1.ManagedFieldsEntry // those that the write added or changed
+	Named    bool                        // the answer has this resourceVersion; otherwise it is inferred
+	Managers []metav1.ManagedFieldsEntry // the entries that the write added or changed
 	Changes  []Change
 }
 
-// A Call is one of a handler.
+// A Call is a call of a handler.
 type Call struct {
 	Kind     string // "Add", "Update" or "Delete"
 	Old, New string // resourceVersions; "" if there is none
 	At       time.Time
 }
 
-// Component is who made the write: the first word of its user agent.
+// Component returns the client that made the write: the first word of its user agent.
 func (w *Write) Component() string {
 	component, _, _ := strings.Cut(w.Request.UserAgent, "/")
 	return component
 }
 
-// Verb is what was asked for, such as "patch pods/status".
+// Verb returns the verb and the resource of the request, such as "patch pods/status".
 func (w *Write) Verb() string {
 	resource := "pods"
 	if w.Request.Subresource != "" {
@@ -73,7 +73,7 @@ func (w *Write) Verb() string {
 }
 
 // Live creates an nginx pod, waits until it is ready, deletes it, and waits until
-// it is gone. Any number of pods may live at once.
+// it is gone. Any number of pods may live at the same time.
 func Live(ctx context.Context, c *clusters.Cluster) (*Life, error) {
 	config, err := c.Config()
 	if err != nil {
@@ -116,8 +116,8 @@ func Live(ctx context.Context, c *clusters.Cluster) (*Life, error) {
 	return life, life.awaitJoin(ctx, c, last)
 }
 
-// prepare makes the namespace, and waits for what a pod needs in it. It stays for
-// as long as the cluster.
+// prepare creates the namespace, and waits until a pod can be created in it. The
+// namespace stays as long as the cluster.
 func prepare(ctx context.Context, client kubernetes.Interface) error {
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: Namespace}}
 	_, err := client.CoreV1().Namespaces().Create(ctx, ns, metav1.CreateOptions{})
@@ -136,8 +136,8 @@ func prepare(ctx context.Context, client kubernetes.Interface) error {
 	return nil
 }
 
-// act creates and deletes the pod. It returns its versions, the last one that of
-// the removal, as a watch of its own says.
+// act creates and deletes the pod. It returns the versions that a separate watch of the
+// pod shows; the last one is that of the removal.
 func act(ctx context.Context, client kubernetes.Interface, image string) ([]*corev1.Pod, error) {
 	pods := client.CoreV1().Pods(Namespace)
 	pod, err := pods.Create(ctx, &corev1.Pod{
@@ -149,7 +149,7 @@ func act(ctx context.Context, client kubernetes.Interface, image string) ([]*cor
 	}
 	w, err := pods.Watch(ctx, metav1.ListOptions{
 		FieldSelector:   fields.OneTermEqualSelector("metadata.name", pod.Name).String(),
-		ResourceVersion: pod.ResourceVersion, // all that comes after the create
+		ResourceVersion: pod.ResourceVersion, // everything after the create
 	})
 	if err != nil {
 		return nil, err
@@ -176,14 +176,14 @@ func act(ctx context.Context, client kubernetes.Interface, image string) ([]*cor
 	return nil, fmt.Errorf("the watch of pod %s ended before the pod: %w", pod.Name, ctx.Err())
 }
 
-// Ready says whether a pod is.
+// Ready reports whether a pod is ready.
 func Ready(pod *corev1.Pod) bool {
 	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
 		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
 	})
 }
 
-// calls are those of a handler, by the pod's name.
+// calls holds the calls of a handler, by the pod's name.
 type calls struct {
 	mu      sync.Mutex
 	byName  map[string][]Call
@@ -215,7 +215,7 @@ func (c *calls) of(ctx context.Context, name string) ([]Call, error) {
 	}
 }
 
-// handle starts an informer and notes how its handlers are called.
+// handle starts an informer and records the calls of its handlers.
 func handle(ctx context.Context, client kubernetes.Interface) (*calls, error) {
 	c := &calls{byName: map[string][]Call{}, changed: make(chan struct{})}
 	factory := informers.NewSharedInformerFactoryWithOptions(client, 0,
@@ -229,7 +229,7 @@ func handle(ctx context.Context, client kubernetes.Interface) (*calls, error) {
 			c.add("Update", pod.Name, old.ResourceVersion, pod.ResourceVersion)
 		},
 		DeleteFunc: func(deleted corev1informers.DeletedPod) {
-			now := "" // a tombstone's is stale
+			now := "" // a tombstone has a stale version
 			if deleted.FinalStateUnknown == nil {
 				now = deleted.OptionalObj.ResourceVersion
 			}
@@ -246,8 +246,8 @@ func handle(ctx context.Context, client kubernetes.Interface) (*calls, error) {
 	return c, nil
 }
 
-// awaitJoin joins the writes with the audit log, which has a request a moment after
-// it was answered.
+// awaitJoin joins the writes with the audit log. A request appears in the log a moment
+// after it was answered.
 func (l *Life) awaitJoin(ctx context.Context, c *clusters.Cluster, pod *corev1.Pod) error {
 	missing := errors.New("no audit log was read")
 	err := wait.PollUntilContextTimeout(ctx, 200*time.Millisecond, 30*time.Second, true,
@@ -267,14 +267,14 @@ func (l *Life) awaitJoin(ctx context.Context, c *clusters.Cluster, pod *corev1.P
 	return err
 }
 
-// writes says whether a request is to write a pod. In that of a create the pod has
-// no name yet: the API server makes it.
+// writes reports whether a request writes the pod. In a create the pod has no name yet:
+// the API server generates it.
 func writes(r clusters.Request, pod *corev1.Pod) bool {
 	return slices.Contains([]string{"create", "update", "patch", "delete"}, r.Verb) &&
 		r.Namespace == pod.Namespace && (r.Name == pod.Name || answered(r).Name == pod.Name)
 }
 
-// answered is the metadata of the object in an answer.
+// answered returns the metadata of the object in an answer.
 func answered(r clusters.Request) (meta metav1.ObjectMeta) {
 	var object struct{ Metadata metav1.ObjectMeta }
 	if json.Unmarshal([]byte(r.Answer), &object) == nil {
@@ -283,12 +283,12 @@ func answered(r clusters.Request) (meta metav1.ObjectMeta) {
 	return meta
 }
 
-// join finds the request of each write. That of a write is the first one that was
-// answered with its resourceVersion: a later one changed nothing. Two writes are in
-// no answer:
+// join finds the request of each write: the first request whose answer has the
+// resourceVersion of the write. A later one with the same version changed nothing. No
+// answer has the resourceVersions of two writes:
 //
 //   - the binding, which is answered with a Status,
-//   - the first of the two that the last delete makes: it sets
+//   - the first of the two writes of the last delete: it sets
 //     deletionGracePeriodSeconds to 0, and then removes the pod.
 func (l *Life) join(requests []clusters.Request) error {
 	requests = slices.DeleteFunc(requests, func(r clusters.Request) bool { return r.Code >= 300 })
@@ -320,18 +320,18 @@ func (l *Life) join(requests []clusters.Request) error {
 	return nil
 }
 
-// Binds says whether the write gave the pod its node.
+// Binds reports whether the write assigned the pod to its node.
 func (w *Write) Binds() bool {
 	return w.Old != nil && w.Old.Spec.NodeName == "" && w.New.Spec.NodeName != ""
 }
 
-// EndsGrace says whether the write left the pod no grace.
+// EndsGrace reports whether the write set the grace period to 0.
 func (w *Write) EndsGrace() bool {
 	grace := w.New.DeletionGracePeriodSeconds
 	return !w.Removed && grace != nil && *grace == 0
 }
 
-// changedManagers are the entries of managedFields that the old version does not have.
+// changedManagers returns the entries of managedFields that the old version does not have.
 func changedManagers(old, now *corev1.Pod) (changed []metav1.ManagedFieldsEntry) {
 	var before []metav1.ManagedFieldsEntry
 	if old != nil {

@@ -1,5 +1,5 @@
-// Package lint proves that the linters see what they are there for: make lint
-// runs this test after it has found the repository clean.
+// Package lint proves that the linters find the problems that they are used for. make
+// lint runs this test after the linters have found no problem in the repository.
 package lint
 
 import (
@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// TestOldCode holds golangci-lint to a sample of 2021-style code.
+// TestOldCode runs golangci-lint on a sample of 2021-style code.
 func TestOldCode(t *testing.T) {
 	var report struct {
 		Issues []struct{ FromLinter, Text string }
@@ -43,8 +43,8 @@ func TestOldCode(t *testing.T) {
 	})
 }
 
-// TestWrongWorkflow holds actionlint to a workflow with an unknown runner, input
-// and property, and with a title that a stranger can make a command.
+// TestWrongWorkflow runs actionlint on a workflow with an unknown runner, input and
+// property, and with a title through which anyone can inject a command.
 func TestWrongWorkflow(t *testing.T) {
 	var report []struct{ Kind, Message string }
 	run(t, &report, "actionlint", "-format", "{{json .}}", "internal/lint/testdata/workflow.yml")
@@ -60,7 +60,7 @@ func TestWrongWorkflow(t *testing.T) {
 	})
 }
 
-// run decodes what one of our tools reports in JSON. The tool has to fail.
+// run runs one of our tools and decodes its report, in JSON. The tool has to fail.
 func run(t *testing.T, report any, tool ...string) {
 	t.Helper()
 	cmd := exec.Command("go", slices.Concat([]string{"tool", "-modfile=internal/tools/go.mod"}, tool)...)

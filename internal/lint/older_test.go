@@ -65,7 +65,7 @@ type olderIssue struct {
 	}
 }
 
-// olderIssues are what golangci-lint finds in dir, by the configuration of this repository.
+// olderIssues returns what golangci-lint finds in dir with this repository's configuration.
 func olderIssues(t *testing.T, root, dir string) []olderIssue {
 	t.Helper()
 	tool := exec.Command("go", "tool", "-modfile=internal/tools/go.mod", "-n", "golangci-lint")
@@ -124,7 +124,7 @@ func olderTable(t *testing.T, page string) map[string][]string {
 	return table
 }
 
-// functionsAt is the function in that line or, if it imports a package, those that use it.
+// functionsAt returns the function in a line or, if the line imports a package, the functions that use it.
 func functionsAt(t *testing.T, file string, line int) (names []string) {
 	t.Helper()
 	files := token.NewFileSet()

@@ -1,5 +1,5 @@
-// Package logmatch holds what a program prints, line by line, to a sequence: what
-// is guaranteed, exactly, and nothing that is not.
+// Package logmatch compares the output of a program, line by line, with a sequence. A
+// sequence states exactly what is guaranteed, and nothing else.
 package logmatch
 
 import (
@@ -13,45 +13,45 @@ import (
 // Line is a line that a program has printed.
 type Line struct {
 	At   time.Time // when it was read; may be zero in a log without times
-	Text string    // without its end
+	Text string    // without its line ending
 }
 
-// Source is a program that runs.
+// Source is a running program.
 type Source interface {
 	Log() []Line              // all lines so far
-	Changed() <-chan struct{} // closed when there is more, or the program has ended
-	Ended() bool              // no more will come
+	Changed() <-chan struct{} // closed when there are more, or the program has exited
+	Ended() bool              // there will be no more lines
 }
 
-// Step is one step of a Sequence. A plain one stands for one line.
+// Step is one step of a Sequence. A plain step matches one line.
 type Step struct {
 	parts  []part // more than one: in any order
 	within time.Duration
 }
 
-// part is a set of lines with a name.
+// part matches a set of lines and has a name.
 type part struct {
 	name             string
 	match            func(line string) bool
 	optional, repeat bool
 }
 
-// Exactly is one line that is text.
+// Exactly matches one line, which equals text.
 func Exactly(text string) Step {
 	return Step{parts: []part{{name: text, match: func(line string) bool { return line == text }}}}
 }
 
-// Like is one line that the regular expression matches as a whole. A failure
+// Like matches one line that the regular expression matches as a whole. A failure
 // shows the name. It panics if expr does not compile.
 func Like(name, expr string) Step {
-	regexp.MustCompile(expr) // alone: "a)|(b" is none
+	regexp.MustCompile(expr) // compiled alone, because "a)|(b" is not valid
 	return Step{parts: []part{{name: name, match: regexp.MustCompile(`\A(?:` + expr + `)\z`).MatchString}}}
 }
 
-// OneOrMore is the step, and any number of further lines that match it.
+// OneOrMore matches the step one or more times.
 func (s Step) OneOrMore() Step { return s.times(false) }
 
-// AnyNumber is the step once, several times, or not at all.
+// AnyNumber matches the step once, several times, or not at all.
 func (s Step) AnyNumber() Step { return s.times(true) }
 
 func (s Step) times(optional bool) Step {
@@ -62,21 +62,21 @@ func (s Step) times(optional bool) Step {
 	return s
 }
 
-// Within sets a deadline: the step's first line comes at most d after the last
-// line of the step before, or, in the first step, after the Sequence's Since.
+// Within sets a deadline: the first line of the step has to appear at most d after the
+// last line of the step before it or, for the first step, after the Sequence's Since.
 //
-// The clock starts anew with each line of a step that has to come, unless it had
-// run out by then; lines of an AnyNumber step leave it alone. Where lines can be
-// taken for one step or for the next, the reading counts that got furthest, and
-// of several such the one that leaves most time.
+// Each line of a required step restarts the clock, unless the deadline has passed by
+// then. Lines of an AnyNumber step do not restart it. If a line can belong to one step
+// or to the next, the interpretation that gets furthest counts; if there are several,
+// the one that leaves the most time.
 func (s Step) Within(d time.Duration) Step {
 	s.within = d
 	return s
 }
 
-// AnyOrder is each of the steps, at most 64, in any order. The lines of those that
-// may come several times mix freely with the others. A deadline belongs to the
-// whole, so it panics if one of the steps has one.
+// AnyOrder matches each of the steps, at most 64, in any order. Lines of a step that
+// may occur several times can be anywhere among the others. A deadline applies to the
+// whole, so AnyOrder panics if one of the steps has its own.
 func AnyOrder(steps ...Step) Step {
 	var whole Step
 	for _, step := range steps {
@@ -91,18 +91,18 @@ func AnyOrder(steps ...Step) Step {
 	return whole
 }
 
-// Sequence is what a program prints of one thing.
+// Sequence is what a program prints about one object.
 type Sequence struct {
-	Key   string    // "namespace/name": lines with another "(key: …)" are passed over, lines without one are not; empty: all lines count
-	Pass  []Step    // lines that are passed over wherever they come
-	Never []Step    // lines of this key or of none that must not come, passed over or not
-	Steps []Step    // what all other lines must be, in this order
-	Since time.Time // where the first step's deadline starts; zero: the first line
+	Key   string    // "namespace/name": lines with another "(key: …)" are ignored, lines without a key are not; if empty, all lines count
+	Pass  []Step    // lines that are ignored wherever they appear
+	Never []Step    // lines with this key or without a key that must not appear, even if Pass matches them
+	Steps []Step    // what the other lines must match, in this order
+	Since time.Time // start of the first step's deadline; if zero, the first line
 }
 
-// Match holds a whole log to the sequence: every line that is not passed over
-// belongs to a step, in order, all steps are there, and deadlines are kept. The
-// error is a *Mismatch.
+// Match compares a whole log with the sequence: every line that is not ignored has to
+// belong to a step, in order, all required steps have to appear, and they have to meet
+// their deadlines. The error is a *Mismatch.
 func (s Sequence) Match(log []Line) error {
 	r := s.reader()
 	for i, line := range log {
@@ -116,13 +116,13 @@ func (s Sequence) Match(log []Line) error {
 	return nil
 }
 
-// Await reads the lines of source as they come, until all steps have matched. It
-// returns a *Mismatch as soon as a line does not fit or is never allowed, a
-// deadline passes, the program ends, or ctx does (whose cause it wraps).
+// Await reads the lines of source as they appear, until all steps have matched. It
+// returns a *Mismatch as soon as a line does not fit or is never allowed, a deadline
+// passes, the program exits, or ctx is canceled (it wraps the cause of ctx then).
 func (s Sequence) Await(ctx context.Context, source Source) error {
 	r := s.reader()
 	for {
-		// What is read after these three is at least as new as they are.
+		// Read the log after these three, so that it is at least as new as they are.
 		changed, ended, now := source.Changed(), source.Ended(), time.Now()
 		log := source.Log()
 		for i := len(r.taken); i < len(log) && !r.matched(); i++ {

@@ -20,8 +20,8 @@ var (
 
 var start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
-// read makes a log of words. "5@a" is the line "a" 5 s after the start, a word
-// without a time comes with the one before.
+// read turns words into a log. "5@a" is the line "a" 5 s after the start; a word without
+// a time has the time of the word before it.
 func read(words string) (log []Line) {
 	at := start
 	for _, word := range strings.Fields(words) {
@@ -37,7 +37,7 @@ func read(words string) (log []Line) {
 	return log
 }
 
-// TestMatch: an empty want is a match.
+// TestMatch: if want is empty, the log matches.
 func TestMatch(t *testing.T) {
 	tests := []struct {
 		name     string
@@ -68,7 +68,7 @@ func TestMatch(t *testing.T) {
 		{"AnyNumber, wrong", steps(a, b.AnyNumber()), "a c", "line 2 does not fit: expected b or the end"},
 		{"AnyNumber, several", steps(a.AnyNumber(), b.AnyNumber(), c), "c", ""},
 
-		// No greedy way to read these works, and no reluctant one.
+		// Neither a greedy nor a reluctant interpretation of these works.
 		{"both fit, first", steps(letter.AnyNumber(), b, letter.AnyNumber()), "b a c", ""},
 		{"both fit, last", steps(letter.AnyNumber(), b, letter.AnyNumber()), "a c b", ""},
 		{"both fit, twice", steps(letter.OneOrMore(), b, letter.OneOrMore(), c), "b b b c c", ""},
@@ -130,7 +130,7 @@ func TestMatch(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			check(t, test.sequence.Match(read(test.log)), test.want)
-			// A log without times keeps every deadline.
+			// A log without times meets every deadline.
 			log := read(test.log)
 			for i := range log {
 				log[i].At = time.Time{}
@@ -188,7 +188,7 @@ type program struct {
 	changed chan struct{}
 }
 
-// play starts a program that prints the log, and ends 1 s after its last line if ends is set.
+// play starts a program that prints the log, and exits 1 s after its last line if ends is set.
 func play(log []Line, ends bool) *program {
 	p := &program{changed: make(chan struct{})}
 	go func() {
@@ -231,9 +231,9 @@ func (p *program) Changed() <-chan struct{} {
 	return p.changed
 }
 
-// TestAwait: it returns at once when it knows, neither later nor at the next line.
+// TestAwait: it returns as soon as it knows the result, not only at the next line.
 func TestAwait(t *testing.T) {
-	const never = 100 * time.Second // when ctx ends
+	const never = 100 * time.Second // when ctx is canceled
 	tests := []struct {
 		name     string
 		sequence Sequence
@@ -275,20 +275,20 @@ func TestAwait(t *testing.T) {
 				begin := time.Now()
 				err := test.sequence.Await(ctx, play(read(test.log), test.ends))
 				check(t, err, test.want)
-				// A deadline has passed when nothing can be in time any more.
+				// A deadline has passed as soon as no line can be in time.
 				if took := time.Since(begin).Truncate(time.Microsecond); took != test.took {
 					t.Errorf("took %s, want %s", took, test.took)
 				}
 				if test.took == never != errors.Is(err, context.DeadlineExceeded) {
 					t.Errorf("%v has the wrong cause", err)
 				}
-				time.Sleep(never) // for the program to end
+				time.Sleep(never) // for the program to exit
 			})
 		})
 	}
 }
 
-// TestAwaitSince: with a Since, the clock runs while nothing is printed.
+// TestAwaitSince: with a Since, the clock runs even if nothing is printed.
 func TestAwaitSince(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begin := time.Now()
@@ -300,7 +300,7 @@ func TestAwaitSince(t *testing.T) {
 	})
 }
 
-// TestAwaitOld: what was printed before counts as what comes later does.
+// TestAwaitOld: lines printed before Await count like later ones.
 func TestAwaitOld(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := play(read("1@a 2@b 9@c"), true)
@@ -367,7 +367,7 @@ still missing:
 `
 	compare(t, sequence.Match(log), want, 8, "handleUpdate", "handleUpdate with a node that the scheduler chose", "handleDelete", "deleted")
 
-	// The log ends too early, and nothing is printed at all.
+	// The log ends too early, and nothing at all is printed.
 	want = `the log ends before b
 
          expected     after  printed
@@ -388,7 +388,7 @@ still missing:
 `
 	compare(t, steps(a).Match(nil), want, 1, "a")
 
-	// Since is the start, and what comes after the end is shown too.
+	// Since is the start, and the lines after the end are shown too.
 	want = `line 2 does not fit: expected the end
 
          expected     after  printed

@@ -10,24 +10,24 @@ import (
 	"text/tabwriter"
 )
 
-// Mismatch is how a log differs from a Sequence.
+// Mismatch says how a log differs from a Sequence.
 type Mismatch struct {
 	Reason string   // one sentence
-	Line   int      // where it stopped fitting: a line's number, from 1, or one more than there are lines
-	Want   []string // the names of what could have stood there, with "the end" if all steps were complete
+	Line   int      // the first line that does not fit, from 1, or the number of lines plus one
+	Want   []string // names of what the line could have been, and "the end" if all steps were complete
 
 	picture string
 	cause   error
 }
 
-// Error is the reason, and below it the sequence beside the whole log.
+// Error returns the reason, and below it the sequence alongside the whole log.
 func (m *Mismatch) Error() string { return m.Reason + "\n\n" + m.picture }
 
-// Unwrap is the cause of the context that ended an Await, or nil.
+// Unwrap returns the cause of the context that ended an Await, or nil.
 func (m *Mismatch) Unwrap() error { return m.cause }
 
-// mismatch draws each line of the log beside what it was taken for, and an arrow
-// at the line with this number.
+// mismatch shows each line of the log next to the step that it matched, and an arrow at
+// the line with this number.
 func (r *reader) mismatch(number int, log []Line, reason string) *Mismatch {
 	m := &Mismatch{Reason: reason, Line: number, Want: r.wanted()}
 	taken := make([]string, max(len(log), number))
@@ -82,14 +82,14 @@ func shorten(name string) string {
 	return name
 }
 
-// furthest is the way to read the log that came nearest to the end of the sequence.
+// furthest returns the interpretation of the log that got furthest in the sequence.
 func (r *reader) furthest() *place {
 	return slices.MaxFunc(r.places, func(a, b *place) int {
 		return cmp.Or(cmp.Compare(a.step, b.step), cmp.Compare(bits.OnesCount64(a.seen), bits.OnesCount64(b.seen)))
 	})
 }
 
-// wanted names all that may come next.
+// wanted returns the names of everything that may come next.
 func (r *reader) wanted() (names []string) {
 	for _, p := range r.places {
 		for i, j := range r.options(p) {
@@ -104,7 +104,7 @@ func (r *reader) wanted() (names []string) {
 	return names
 }
 
-// missing names what still has to come, one name a step.
+// missing returns the names of what is still required, one name per step.
 func (r *reader) missing() (names []string) {
 	p := r.furthest()
 	seen := p.seen

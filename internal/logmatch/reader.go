@@ -8,20 +8,20 @@ import (
 	"time"
 )
 
-// reader reads a log line by line. The same line can fit several steps, so it
-// keeps all ways to read what has come.
+// reader reads a log line by line. The same line can fit several steps, so it keeps all
+// possible interpretations of the lines so far.
 type reader struct {
 	Sequence
-	taken  []bool // for each line so far: whether it was taken for a step
+	taken  []bool // for each line so far, whether it matched a step
 	places []*place
 }
 
-// place is where one way to read the lines has come to.
+// place is the position of one interpretation in the sequence.
 type place struct {
-	step   int       // the step that the last line was taken for
-	seen   uint64    // the parts of it that have come, a bit each
-	since  time.Time // when the last line came that had to come
-	part   *part     // what the last line was taken for
+	step   int       // the step that the last line matched
+	seen   uint64    // the parts of it that have appeared, a bit each
+	since  time.Time // the time of the last required line
+	part   *part     // the part that the last line matched
 	before *place
 }
 
@@ -29,7 +29,7 @@ func (s Sequence) reader() *reader {
 	return &reader{Sequence: s, places: []*place{{since: s.Since}}}
 }
 
-// read takes the next line. What is wrong with it is returned.
+// read processes the next line, and returns what is wrong with it.
 func (r *reader) read(line Line) (wrong string) {
 	if len(r.taken) == 0 && r.Since.IsZero() {
 		r.places[0].since = line.At
@@ -67,7 +67,7 @@ func (r *reader) read(line Line) (wrong string) {
 			if !part.optional {
 				to.since = line.At
 			}
-			// Of two ways to the same place, the one that leaves more time is enough.
+			// If two ways lead to the same place, keep the one that leaves more time.
 			k := slices.IndexFunc(next, func(n *place) bool { return n.step == to.step && n.seen == to.seen })
 			if k < 0 {
 				next = append(next, to)
@@ -86,7 +86,7 @@ func (r *reader) read(line Line) (wrong string) {
 	return wrong
 }
 
-// foreign says whether the line has another key than the sequence's.
+// foreign reports whether the line has a key other than the sequence's.
 func (s *Sequence) foreign(line string) bool {
 	_, rest, _ := strings.Cut(line, "(key: ")
 	key, _, found := strings.Cut(rest, ")")
@@ -104,7 +104,7 @@ func find(steps []Step, line string) (name string, found bool) {
 	return "", false
 }
 
-// missing are the names of what still has to come, in a step of which some parts have.
+// missing returns the names of the parts of a step that are still required.
 func (s Step) missing(seen uint64) (names []string) {
 	for j, part := range s.parts {
 		if !part.optional && seen&(1<<j) == 0 {
@@ -114,7 +114,7 @@ func (s Step) missing(seen uint64) (names []string) {
 	return names
 }
 
-// options are the steps and the parts of them that may come next.
+// options iterates over the steps, and their parts, that may come next.
 func (s *Sequence) options(p *place) iter.Seq2[int, int] {
 	return func(yield func(int, int) bool) {
 		seen := p.seen
@@ -131,7 +131,7 @@ func (s *Sequence) options(p *place) iter.Seq2[int, int] {
 	}
 }
 
-// pending is the first step that is not complete, or the number of steps.
+// pending returns the first step that is not complete, or the number of steps.
 func (s *Sequence) pending(p *place) int {
 	seen := p.seen
 	for i := p.step; i < len(s.Steps); i, seen = i+1, 0 {
@@ -142,12 +142,12 @@ func (s *Sequence) pending(p *place) int {
 	return len(s.Steps)
 }
 
-// matched says whether nothing more has to come.
+// matched reports whether nothing else is required.
 func (r *reader) matched() bool {
 	return slices.ContainsFunc(r.places, func(p *place) bool { return r.pending(p) == len(r.Steps) })
 }
 
-// deadline is when the step has to have begun, if it has one and has not begun.
+// deadline returns the deadline of a step that has one and has not started.
 func (s *Sequence) deadline(p *place, step int) (due time.Time, ok bool) {
 	begun := step == p.step && p.seen != 0
 	if step == len(s.Steps) || begun || s.Steps[step].within == 0 || p.since.IsZero() {
@@ -164,9 +164,9 @@ func (s Step) overdue() string {
 	return fmt.Sprintf("no %s within %s", or(names), s.within)
 }
 
-// due is when the next step that has to come is too late, and what is wrong then;
-// nothing if it has no deadline. Only the ways that got furthest count: another
-// could wait for ever for a line that has come and was taken for something else.
+// due returns the deadline of the next required step, and what is wrong after it; both
+// are zero if there is none. Only the interpretations that got furthest count: another
+// one could wait forever for a line that has appeared and matched something else.
 func (r *reader) due() (due time.Time, wrong string) {
 	next := r.pending(r.furthest())
 	for _, p := range r.places {

@@ -17,9 +17,9 @@ import (
 	. "example.com/informers/internal/logmatch"
 )
 
-// The recordings are what 05-resync --resync 4s --run-every 2s printed on kind and
-// on the local control plane: a pod web was there before, nginx and other were
-// created, became ready and were deleted meanwhile.
+// The recordings are outputs of 05-resync --resync 4s --run-every 2s on kind and on the
+// local control plane. The pod web existed before; nginx and other were created, became
+// ready and were deleted while it ran.
 func recordings(t testing.TB) map[string][]Line {
 	t.Helper()
 	paths, err := filepath.Glob("testdata/*.log")
@@ -37,7 +37,7 @@ func recordings(t testing.TB) map[string][]Line {
 	return logs
 }
 
-// timed gives lines a time each, 100 ms apart.
+// timed gives each line a time, 100 ms apart.
 func timed(lines []string) (log []Line) {
 	for i, line := range lines {
 		log = append(log, Line{At: start.Add(time.Duration(i) * 100 * time.Millisecond), Text: line})
@@ -52,8 +52,8 @@ func texts(log []Line) (lines []string) {
 	return lines
 }
 
-// story is what a recording must hold, as the suite asserts it: of the program
-// itself, of web, and of nginx once for each Update that is guaranteed.
+// story is what a recording must have, as the suite asserts it: one sequence for the
+// program itself, one for web, and one for nginx for each guaranteed Update.
 var story = func() []Sequence {
 	var (
 		store, handler, cache, run = Exactly("store is synced"), Exactly("handler is synced"), Exactly("cache is synced"), Exactly("run")
@@ -87,7 +87,7 @@ var story = func() []Sequence {
 	return sequences
 }()
 
-// mismatch is what the story says of a log.
+// mismatch compares a log with the story.
 func mismatch(log []Line) error {
 	for _, sequence := range story {
 		if err := sequence.Match(log); err != nil {
@@ -117,12 +117,12 @@ func TestRecordings(t *testing.T) {
 	}
 }
 
-// The oracle of the mutations. It knows nothing of the sequences: it stands here
-// as the guarantees say it (an Add first, a Delete last, each once; how many
-// Updates and in which order is free, but the three that bring a node, Ready and
-// deletion must come; the program's own lines in their order; other pods are free).
+// The oracle for the mutations. It does not use the sequences, but states the guarantees
+// directly. An Add comes first and a Delete last, each once. The number and order of
+// Updates are free, but those that bring a node, Ready and deletion must appear. The
+// program's own lines keep their order. Other pods are free.
 
-// kinds are the kinds of lines; the first that fits counts.
+// kinds are the kinds of lines; the first one that fits counts.
 var kinds = []struct {
 	name string
 	line *regexp.Regexp
@@ -149,12 +149,12 @@ func kindOf(t *testing.T, line string) string {
 			return kind.name
 		}
 	}
-	t.Fatalf("a recording has a line of no kind: %s", line)
+	t.Fatalf("a recording has a line of an unknown kind: %s", line)
 	return ""
 }
 
-// verdicts: drop and double the line; rename the pod that it is of, its first word,
-// and what it says of its origin (new, initial, resync, tombstone). "-" cannot be.
+// verdicts: drop the line, double it, rename its pod, its first word, or its origin (new,
+// initial, resync, tombstone). "-" means that the change is not possible.
 const verdicts = `
                     drop    double  key     word    origin
 store is synced     reject  reject  -       reject  -
@@ -172,8 +172,8 @@ nginx resync        accept  accept  accept  reject  reject
 nginx Delete        reject  reject  reject  reject  reject
 other               accept  accept  accept  accept  accept`
 
-// ordered are the kinds (path.Match) that must not change places with the line
-// after them. All others may.
+// ordered are the kinds (path.Match) that must not be swapped with the line after them.
+// All others may be.
 var ordered = [][2]string{
 	{"store is synced", "handler is synced"},
 	{"handler is synced", "cache is synced"},
@@ -186,7 +186,7 @@ var ordered = [][2]string{
 
 var keys = regexp.MustCompile(`\(key: (\S+)\)`)
 
-// operators make one line into others; nil if they cannot.
+// operators turn one line into other lines; they return nil if that is not possible.
 var operators = map[string]func(line string) []string{
 	"drop":   func(string) []string { return []string{} },
 	"double": func(line string) []string { return []string{line, line} },
@@ -213,7 +213,7 @@ func renamed(line, to string) []string {
 func TestMutations(t *testing.T) {
 	const (
 		rejects = 230 // mutations that the matcher has to reject
-		accepts = 504 // and those it must not
+		accepts = 504 // mutations that it must accept
 	)
 	rows := strings.Split(strings.TrimSpace(verdicts), "\n")
 	columns := strings.Fields(rows[0])
@@ -247,7 +247,7 @@ func TestMutations(t *testing.T) {
 				what := kind + ", " + operator
 				mutated := mutate(line)
 				if mutated == nil != (want[what] == "-") {
-					// One line of "other" has no origin, another has.
+					// Some lines of "other" have an origin, some do not.
 					if kind == "other" && operator == "origin" {
 						continue
 					}
@@ -258,7 +258,7 @@ func TestMutations(t *testing.T) {
 				}
 			}
 
-			// Swap it with the next line, and with the next of the same key.
+			// Swap it with the next line, and with the next line of the same key.
 			same := slices.IndexFunc(lines[i+1:], func(next string) bool { return keys.FindString(next) == keys.FindString(line) })
 			for _, j := range slices.Compact([]int{i + 1, i + 1 + same}) {
 				if j >= len(lines) || j == i || lines[j] == line {
@@ -286,7 +286,7 @@ func TestMutations(t *testing.T) {
 	}
 }
 
-// TestVariations: what Kubernetes does not guarantee may be otherwise, anywhere.
+// TestVariations: what Kubernetes does not guarantee may differ, anywhere.
 func TestVariations(t *testing.T) {
 	for name, log := range recordings(t) {
 		lines := texts(log)
@@ -295,7 +295,7 @@ func TestVariations(t *testing.T) {
 		run := slices.Index(lines, "run")
 		for _, variation := range []struct {
 			line     string
-			from, to int // where it may come
+			from, to int // where it may appear
 		}{
 			{"handleUpdate is called for Pod (key: default/nginx): 7 → 8", first + 1, last},
 			{"handleUpdate is called for Pod (key: default/nginx): 7 → 8, phase Failed, Ready, deletion", first + 1, last},
@@ -318,14 +318,14 @@ func TestVariations(t *testing.T) {
 	}
 }
 
-// FuzzOtherKeys: lines of other keys, put in anywhere, change no verdict.
+// FuzzOtherKeys: lines of other keys, inserted anywhere, do not change a verdict.
 func FuzzOtherKeys(f *testing.F) {
 	f.Add("kind-1.log", "other", "handleAdd is called for Pod", ": new", []byte{0, 10, 40})
 	f.Add("local-2.log", "nginx2", "", ": relist, resourceVersion 7", []byte{255, 255, 3})
 	f.Add("kind-2.log", "", "run\t\x00", " (key: default/nginx): new", []byte{17})
 	logs := recordings(f)
 	for name, log := range logs {
-		for i, line := range log { // each line, as if it were another pod's
+		for i, line := range log { // each line, as if it belonged to another pod
 			before, key, after, _ := cutKey(line.Text)
 			f.Add(name, key+"2", before, after, []byte{byte(i), byte(len(log) - i)})
 		}
@@ -363,7 +363,7 @@ func cutKey(line string) (before, key, after string, found bool) {
 	return line[:i], line[i+len("(key: ") : i+j], line[i+j+1:], found
 }
 
-// put puts a line before another, with its time.
+// put inserts a line before another one, with the same time.
 func put(log []Line, line string, before int) []Line {
 	i := before % len(log)
 	return slices.Insert(slices.Clone(log), i, Line{At: log[i].At, Text: line})

@@ -1,12 +1,12 @@
-// Package outputs finds the outputs and diffs that the READMEs show, holds them to
-// what a run prints today, and writes them anew.
+// Package outputs finds the outputs and diffs that the READMEs show, compares them
+// with the output of a run today, and rewrites them.
 //
-// Each block has a mark before it, a comment that does not render. It says what
-// printed the block and what may differ in another run. Nothing else may:
+// A mark precedes each block: a comment that is not rendered. It says what printed the
+// block and what may differ in another run. Nothing else may differ:
 //
 //	<!-- output: go run ./03-handlers --namespace default; may differ: updates -->
 //
-// A test prints what a page shows of it by Shown:
+// A test calls Shown with the output that a page shows:
 //
 //	<!-- test: TestResyncMakesNoRequest -->
 package outputs
@@ -24,56 +24,57 @@ import (
 	"example.com/informers/internal/logmatch"
 )
 
-// A Block is what stands between the fences below a mark.
+// A Block is the text between the fences below a mark.
 type Block struct {
 	File    string   // the Markdown file, relative to the root of the repository
 	Kind    string   // "output" on a cluster, "stderr" against a stub, "diff", "test" by a test
-	Command string   // what prints it; of a diff the two files, of a test its name
+	Command string   // what prints it; for a diff the two files, for a test its name
 	Differ  []string // what may differ: names of rules
-	Text    string   // its lines, without the fence's indentation, each with its end
+	Text    string   // its lines, each with its line ending, without the fence's indentation
 
 	mark string // the line of the mark
 }
 
-// A rule says how a run may differ from what is shown.
+// A rule says how the output of a run may differ from the block.
 type rule struct {
-	vary          map[string]string // where this is shown, a run may print that
-	float, within *regexp.Regexp    // these lines move, among those lines
-	repeat        bool              // and come any number of times, but at least once
+	vary          map[string]string // where a block has a match of the key, a run may print a match of the value
+	float, within *regexp.Regexp    // lines that match float may move among those that match within
+	repeat        bool              // and may occur any number of times, but at least once
 }
 
 func same(expr string) map[string]string { return map[string]string{expr: expr} }
 
 var rules = map[string]rule{
-	// Every write to the cluster has another one.
+	// Every write to the cluster gets a new one.
 	"resourceVersions": {vary: map[string]string{`resourceVersion \d+`: `resourceVersion \d+`, `\d+ → \d+`: `\d+ → \d+`}},
-	// What the cluster is called, its nodes, its users, and a namespace of the demo's own.
+	// The names of the cluster, its nodes, its users, and the demo's namespace.
 	"names": {vary: map[string]string{
 		`context [^ ,]+`: `context [^ ,]+`, `node [a-z][^ ,]*`: `node [a-z][^ ,]*`, `User \\"[^"]+\\"`: `User \\"[^"]+\\"`,
 		`demo-[a-z0-9]+`: `demo-[a-z0-9]+`, `--image \S+`: `--image \S+`,
 	}},
 	"ports":   {vary: same(`127\.0\.0\.1:\d+`)},
 	"version": {vary: same(`Kubernetes v\d\S+`)},
-	// klog's: when, and the process.
+	// klog prints the time and the process.
 	"time": {vary: same(`E\d{4} [\d:.]+ +\d+ `)},
-	// The machine's.
+	// It depends on the machine.
 	"module cache": {vary: same(`reflector="[^"]*/client-go@`)},
-	// What is true of a pod when it is added: a watch may begin with any of its versions.
+	// The facts about a pod when it is added: a watch may start with any of its versions.
 	"facts of an Add": {vary: map[string]string{`(?:initial|new), .*`: `(?:initial|new), phase \w+, node [^ ,]+(?:, \w+)*`}},
-	// Kubernetes does not guarantee how many writes a pod gets, and what each one changes. There is one
-	// Update or more at this place (see steps).
+	// Kubernetes does not guarantee how many writes a pod gets, or what each one changes. There is at
+	// least one Update at this place (see steps).
 	"Updates": {},
-	// The store may be filled before it is looked at the first time (see steps).
+	// The store may be filled before the program reads it for the first time (see steps).
 	"counts on the way": {},
-	// The controller looks at a pod when it likes, and says each time how long it has to live (see steps).
+	// The number of times that the controller checks a pod varies. Each time it prints how long the pod
+	// has to live (see steps).
 	"looks": {},
-	// The Update of one's own write comes from another goroutine.
+	// Another goroutine prints the Update for the program's own write.
 	"place of the Update": {float: regexp.MustCompile(`^handleUpdate`), within: regexp.MustCompile(`^(handleUpdate|cache is synced)`)},
-	// Something periodic prints whenever its time comes.
+	// A periodic function prints independently of the handlers.
 	"runs": {float: regexp.MustCompile(`^run$`), within: regexp.MustCompile(`^(run|cache is synced)$`), repeat: true},
-	// Filling the store and calling handlers are two goroutines.
+	// One goroutine fills the store, another calls the handlers.
 	"place of the store's sync": {float: regexp.MustCompile(`^store is synced$`), within: regexp.MustCompile(`^\w+ is synced$`)},
-	// kubectl answers while the program prints; since 1.34 with the namespace.
+	// kubectl prints its answer alongside the program; since 1.34 with the namespace.
 	"kubectl's answers": {
 		vary:  map[string]string{`" deleted.*`: `" deleted( from [^ ]+ namespace)?`},
 		float: regexp.MustCompile(`^pod[/ ]`), within: regexp.MustCompile(`^(\$ kubectl|pod[/ ])`),
@@ -87,9 +88,9 @@ var (
 	counted = regexp.MustCompile(`^(right after start|then): (\d+ pods in the store)$`)
 )
 
-// Blocks returns the blocks of the Markdown files in root and the folders in it. A
-// block of text or diff without a mark, a mark without a block, or a word in it that
-// no rule explains, is an error.
+// Blocks returns the blocks of the Markdown files in root and in the folders in it. It
+// fails if a block of text or diff has no mark, if a mark has no block, or if a mark
+// has a word without a rule.
 func Blocks(root string) (blocks []Block, err error) {
 	top, err := filepath.Glob(filepath.Join(root, "*.md"))
 	if err != nil {
@@ -132,7 +133,8 @@ func Blocks(root string) (blocks []Block, err error) {
 	return blocks, nil
 }
 
-// Check returns an error that shows both unless printed is what the block shows, up to what may differ.
+// Check returns an error that shows both texts if printed differs from the block in more than its mark
+// allows.
 func (b Block) Check(printed string) error {
 	if b.Kind == "diff" {
 		if printed != b.Text {
@@ -146,7 +148,7 @@ func (b Block) Check(printed string) error {
 		if r.float == nil {
 			continue
 		}
-		// Lines that move are held to their own order, and then left out.
+		// Compare the order of lines that move separately, and then leave them out.
 		moving, moved := only(shown, r.within), only(run, r.within)
 		if r.repeat {
 			moving, moved = slices.Compact(moving), slices.Compact(moved)
@@ -165,19 +167,19 @@ func (b Block) match(shown, run []string) error {
 		log[i].Text = line
 	}
 	if err := (logmatch.Sequence{Steps: b.steps(shown)}).Match(log); err != nil {
-		return fmt.Errorf("%s: %s does not print what is shown (make outputs writes it anew): %w", b.File, b.Command, err)
+		return fmt.Errorf("%s: %s does not print the output that is shown (make outputs rewrites it): %w", b.File, b.Command, err)
 	}
 	return nil
 }
 
-// steps are what a run may print in place of the lines shown.
+// steps returns what a run may print instead of the lines shown.
 func (b Block) steps(shown []string) (steps []logmatch.Step) {
 	before := ""
 	for _, line := range shown {
 		this := ""
 		if m := update.FindStringSubmatch(line); m != nil && slices.Contains(b.Differ, "Updates") {
 			this = m[1]
-			if this != before { // else it is one more in a row
+			if this != before { // otherwise it is one more in a row
 				expr := b.expr(m[1])
 				if m[2] != "" {
 					expr += `: \d+ → \d+(, (phase \w+|node [^ ,]+|\w+))*`
@@ -190,7 +192,7 @@ func (b Block) steps(shown []string) (steps []logmatch.Step) {
 				steps = append(steps, logmatch.Like(line, b.expr(m[1])+`\S+`).OneOrMore())
 			}
 		} else if m := counted.FindStringSubmatch(line); m != nil && slices.Contains(b.Differ, "counts on the way") {
-			if m[1] == "then" { // the count in the end
+			if m[1] == "then" { // the final count
 				steps = append(steps, logmatch.Like(line, `(right after start|then): `+m[2]))
 			} else {
 				steps = append(steps, logmatch.Like(line, `(right after start|then): \d+ pods in the store`).AnyNumber())
@@ -203,7 +205,7 @@ func (b Block) steps(shown []string) (steps []logmatch.Step) {
 	return steps
 }
 
-// expr is a regular expression of a line: literally what is shown, but for what varies.
+// expr returns a regular expression for a line: its literal text, except for the parts that may differ.
 func (b Block) expr(line string) string {
 	type place struct {
 		from, to int
@@ -217,7 +219,7 @@ func (b Block) expr(line string) string {
 			}
 		}
 	}
-	// Where two rules apply, the one that begins first, and then the longer one.
+	// If two matches overlap, use the one that starts first, or the longer of two that start together.
 	slices.SortFunc(places, func(a, b place) int { return cmp.Or(a.from-b.from, b.to-a.to) })
 	expr, end := "", 0
 	for _, p := range places {
@@ -229,8 +231,8 @@ func (b Block) expr(line string) string {
 	return expr + regexp.QuoteMeta(line[end:])
 }
 
-// Shown holds the block that names the test to what the test printed. With write the
-// page gets it. root is the repository, seen from the test.
+// Shown compares the block that names the test with what the test printed. If write is
+// true it updates the page instead. root is the repository, relative to the test.
 func Shown(t testing.TB, root, printed string, write bool) {
 	t.Helper()
 	t.Logf("printed:\n%s", printed)
@@ -252,7 +254,7 @@ func Shown(t testing.TB, root, printed string, write bool) {
 	}
 }
 
-// Write puts printed into the block's file, in the same place.
+// Write replaces the block in its file with printed.
 func (b Block) Write(root, printed string) error {
 	path := filepath.Join(root, b.File)
 	text, err := os.ReadFile(path)

@@ -20,8 +20,8 @@ func blocks(t *testing.T) []Block {
 	return all
 }
 
-// TestShownIsAccepted: each block is an output that it allows, and so is the same
-// of another day, on another cluster.
+// TestShownIsAccepted: a block accepts its own text, and also the same output from
+// another day and another cluster.
 func TestShownIsAccepted(t *testing.T) {
 	other := strings.NewReplacer(
 		"informers-e2e", "another", "demo-", "demo-x", "nginx:1.22", "nginx:2", "node kind-", "node other-",
@@ -39,8 +39,8 @@ func TestShownIsAccepted(t *testing.T) {
 	}
 }
 
-// allowed tells by the words of a mark, and by nothing that Check does, whether a change of line i
-// leaves an output that another run may print.
+// allowed returns whether another run may print the output with a change of line i. It uses only the
+// words of the mark, and nothing that Check does.
 func allowed(b Block, all []string, i int, change string) bool {
 	word := func(word string) bool { return slices.Contains(b.Differ, word) }
 	at := func(expr string, i int) bool {
@@ -48,14 +48,14 @@ func allowed(b Block, all []string, i int, change string) bool {
 	}
 	const updated, answer, command, synced, counted = `^handleUpdate .*(\)|→.*)$`, `^pod[/ ]`, `^\$ kubectl`, ` is synced$`, `^right after start`
 	const looked = ` is to be deleted in \S+$`
-	// The next line on one side that does not move.
+	// beside returns the next line on one side that does not move.
 	beside := func(i, side int) int {
 		for i += side; word("runs") && at("^run$", i) || word("kubectl's answers") && at(answer, i); i += side {
 		}
 		return i
 	}
 	switch change {
-	case "dropped": // an Update of several, a run of several, a count on the way
+	case "dropped": // one of several Updates, one of several runs, an intermediate count
 		return word("Updates") && at(updated, i) && (at(updated, beside(i, -1)) || at(updated, beside(i, 1))) ||
 			word("runs") && at("^run$", i) ||
 			word("looks") && at(looked, i) && (at(looked, i-1) || at(looked, i+1)) ||
@@ -66,7 +66,7 @@ func allowed(b Block, all []string, i int, change string) bool {
 			word("looks") && at(looked, i) ||
 			word("counts on the way") && at(counted+"|^then", i)
 	case "swapped":
-		// What moves does so among the lines that are not of its kind.
+		// A line can move past lines of other kinds.
 		moves := func(float, among string) bool {
 			return at(float, i) != at(float, i+1) && (!at(among, i) || !at(among, i+1))
 		}
@@ -82,14 +82,14 @@ func allowed(b Block, all []string, i int, change string) bool {
 	return false
 }
 
-// TestChangesAreRejected: each line of each block is changed, dropped, doubled and
-// swapped with the next one. That must be noticed, unless the mark allows just that.
+// TestChangesAreRejected: each line of each block is changed, dropped, doubled, and
+// swapped with the next one. Check must report the change, unless the mark allows it.
 func TestChangesAreRejected(t *testing.T) {
 	rejected, accepted := 0, 0
 	for _, b := range blocks(t) {
 		all := lines(b.Text)
 		if b.Kind == "diff" {
-			all = all[:min(len(all), 10)] // byte for byte: any line will do
+			all = all[:min(len(all), 10)] // compared byte for byte, so any line will do
 			b.Text = strings.Join(all, "\n") + "\n"
 		}
 		for i := range all {
@@ -147,7 +147,7 @@ func TestBlocks(t *testing.T) {
 	}
 }
 
-// TestWrite: only what is between the fences changes, also in a list.
+// TestWrite: only the text between the fences changes, also in a list.
 func TestWrite(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "a.md")

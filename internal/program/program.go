@@ -1,5 +1,5 @@
-// Package program builds the chapters and runs them in tests as a learner does:
-// as binaries, with signals, exit codes, and what they print.
+// Package program builds the chapters and runs them in tests as a learner does: as
+// binaries, with signals, exit codes, and outputs.
 package program
 
 import (
@@ -23,11 +23,11 @@ import (
 // Chapters are the directories of the chapters, in the order of the lesson.
 var Chapters = []string{"01-clientset", "02-factory", "03-handlers", "04-sync", "05-resync", "06-lister", "07-workqueue", "08-testing"}
 
-// Parent is the chapter from which a chapter is a step, "" of the first.
+// Parent returns the chapter that a chapter builds on, or "" for the first.
 func Parent(chapter string) string {
 	switch i := slices.Index(Chapters, chapter); {
 	case chapter == "06-lister":
-		return "04-sync" // of the resync it needs nothing
+		return "04-sync" // it needs nothing of the resync
 	case i > 0:
 		return Chapters[i-1]
 	}
@@ -35,7 +35,7 @@ func Parent(chapter string) string {
 }
 
 // Build compiles chapters of the repository at root into dir, with flags of go
-// build. The error holds what the compiler said.
+// build. The error includes the output of the compiler.
 func Build(root, dir string, chapters []string, flags ...string) error {
 	args := append(append([]string{"build"}, flags...), "-o", dir+string(filepath.Separator))
 	for _, chapter := range chapters {
@@ -49,9 +49,9 @@ func Build(root, dir string, chapters []string, flags ...string) error {
 	return nil
 }
 
-// Overlay writes into dir what makes go build see a changed main.go of a chapter,
-// and returns the flag for it. edits are pairs: what stands there once, and what
-// to put in its place.
+// Overlay writes files to dir that make go build use a changed main.go of a chapter,
+// and returns the flag for it. edits are pairs: a text that occurs exactly once, and
+// its replacement.
 func Overlay(t *testing.T, root, dir, chapter string, edits ...string) (flag string) {
 	t.Helper()
 	main, err := filepath.Abs(filepath.Join(root, chapter, "main.go"))
@@ -65,7 +65,7 @@ func Overlay(t *testing.T, root, dir, chapter string, edits ...string) (flag str
 	source := string(data)
 	for edit := range slices.Chunk(edits, 2) {
 		if strings.Count(source, edit[0]) != 1 {
-			t.Fatalf("%s/main.go does not hold once:\n%s", chapter, edit[0])
+			t.Fatalf("%s/main.go does not have exactly one occurrence of:\n%s", chapter, edit[0])
 		}
 		source = strings.Replace(source, edit[0], edit[1], 1)
 	}
@@ -84,19 +84,19 @@ func Overlay(t *testing.T, root, dir, chapter string, edits ...string) (flag str
 	return "-overlay=" + path
 }
 
-// Program is a binary that runs. It is a logmatch.Source of what it prints on stdout.
+// Program is a running binary. It is a logmatch.Source for its stdout.
 type Program struct {
 	*exec.Cmd
 	Stdout, Stderr Output
 	Started        time.Time
 
 	ended chan struct{}
-	err   error // how the process ended, once ended is closed
+	err   error // how the process exited; valid after ended is closed
 }
 
-// Start runs a binary. Its environment is env and an empty HOME, so it knows of
-// no cluster but those it is told. It is killed when the test ends. What it prints
-// is also in files of the test's ArtifactDir.
+// Start runs a binary. Its environment is env and an empty HOME, so it finds only the
+// clusters that env and args name. It is killed when the test ends. Its output is also
+// in files of the test's ArtifactDir.
 func Start(t *testing.T, binary string, env []string, args ...string) *Program {
 	t.Helper()
 	p := &Program{Cmd: exec.Command(binary, args...), Started: time.Now(), ended: make(chan struct{})}
@@ -119,7 +119,7 @@ func Start(t *testing.T, binary string, env []string, args ...string) *Program {
 	return p
 }
 
-// artifact makes a file for an output of a program; go test -artifacts keeps it.
+// artifact creates a file for an output of a program; go test -artifacts keeps it.
 func artifact(t *testing.T, binary, output string) io.Writer {
 	t.Helper()
 	name := strings.NewReplacer("/", "_", "*", "_").Replace(t.Name() + "." + filepath.Base(binary))
@@ -131,28 +131,30 @@ func artifact(t *testing.T, binary, output string) io.Writer {
 	return f
 }
 
-// Wait waits until the program has ended and all its output has been read.
+// Wait waits until the program has exited and all its output has been read.
 func (p *Program) Wait() error {
 	<-p.ended
 	return p.err
 }
 
-// Log are the lines on stdout so far, each with the time when it was read.
+// Log returns the lines of stdout so far, each with the time when it was read.
 func (p *Program) Log() []logmatch.Line {
 	lines, _ := p.Stdout.log()
 	return lines
 }
 
-// Changed is closed when stdout has more, or the program has ended.
+// Changed returns a channel that is closed when stdout has more, or the program has
+// exited.
 func (p *Program) Changed() <-chan struct{} { return p.Stdout.Changed() }
 
-// Ended says whether the program has ended and Log is complete.
+// Ended reports whether the program has exited and Log is complete.
 func (p *Program) Ended() bool {
 	_, ended := p.Stdout.log()
 	return ended
 }
 
-// Signal sends sig and waits for the end. The test fails if that takes longer than limit.
+// Signal sends sig and waits until the program exits. The test fails if that takes
+// longer than limit.
 func (p *Program) Signal(t *testing.T, sig os.Signal, limit time.Duration) (took time.Duration) {
 	t.Helper()
 	begin := time.Now()
@@ -163,8 +165,8 @@ func (p *Program) Signal(t *testing.T, sig os.Signal, limit time.Duration) (took
 	return time.Since(begin)
 }
 
-// End waits until the program has ended and returns its exit code. The test
-// fails if that takes longer than limit.
+// End waits until the program has exited and returns its exit code. The test fails if
+// that takes longer than limit.
 func (p *Program) End(t *testing.T, limit time.Duration) (code int) {
 	t.Helper()
 	timer := time.AfterFunc(limit, func() { _ = p.Process.Kill() })
@@ -179,7 +181,7 @@ func (p *Program) End(t *testing.T, limit time.Duration) (code int) {
 }
 
 // Await waits until o, one of the program's outputs, contains text. The test
-// fails if that takes longer than limit, or the program ends before.
+// fails if that takes longer than limit, or the program exits before.
 func (p *Program) Await(t *testing.T, o *Output, text string, limit time.Duration) {
 	t.Helper()
 	timeout := time.After(limit)
@@ -190,12 +192,12 @@ func (p *Program) Await(t *testing.T, o *Output, text string, limit time.Duratio
 			return
 		}
 		if ended {
-			p.fatalf(t, "printed no %q and has ended", text)
+			p.fatalf(t, "exited and did not print %q", text)
 		}
 		select {
 		case <-changed:
 		case <-timeout:
-			p.fatalf(t, "printed no %q in %s", text, limit)
+			p.fatalf(t, "did not print %q in %s", text, limit)
 		}
 	}
 }
@@ -209,8 +211,8 @@ func (p *Program) fatalf(t *testing.T, format string, args ...any) {
 type Output struct {
 	mu      sync.Mutex
 	data    bytes.Buffer
-	lines   []logmatch.Line // the complete ones,
-	rest    int             // and where in data the next begins
+	lines   []logmatch.Line // the complete ones
+	rest    int             // where the next one starts in data
 	ended   bool
 	changed chan struct{}
 }
@@ -224,7 +226,7 @@ func (o *Output) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// end says that no more will come: the last line is complete without its end.
+// end marks the output as complete: its last line needs no line ending.
 func (o *Output) end() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -252,19 +254,20 @@ func (o *Output) log() (lines []logmatch.Line, ended bool) {
 	return slices.Clip(o.lines), o.ended
 }
 
-// String is all that was printed so far.
+// String returns everything printed so far.
 func (o *Output) String() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.data.String()
 }
 
-// Lines are the lines printed so far, without their ends.
+// Lines returns the lines printed so far, without their line endings.
 func (o *Output) Lines() []string {
 	return strings.FieldsFunc(o.String(), func(r rune) bool { return r == '\n' })
 }
 
-// Changed is closed when more is printed, or the program has ended.
+// Changed returns a channel that is closed when more is printed, or the program has
+// exited.
 func (o *Output) Changed() <-chan struct{} {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -22,19 +22,19 @@ func shell(t *testing.T, script string) *Program {
 	return Start(t, sh, nil, "-c", script)
 }
 
-// TestLog: once the program has ended, Log has all of it, in lines.
+// TestLog: after the program has exited, Log has its whole output, in lines.
 func TestLog(t *testing.T) {
 	t.Parallel()
 	p := shell(t, `for i in 0 1 2 3 4 5 6 7 8 9; do echo "line $i"; done; printf 'half '; printf 'a line\n\nno end'; echo no >&2`)
 	for {
-		changed := p.Changed() // before Ended: or the last change could be missed
+		changed := p.Changed() // before Ended, otherwise the last change could be missed
 		if p.Ended() {
 			break
 		}
 		select {
 		case <-changed:
 		case <-time.After(10 * time.Second):
-			t.Fatal("Changed is not closed when the program ends")
+			t.Fatal("Changed is not closed when the program exits")
 		}
 	}
 	var want []string
@@ -59,7 +59,7 @@ func TestLog(t *testing.T) {
 	}
 }
 
-// TestAwait: a sequence follows a program that runs, and sees it end.
+// TestAwait: a sequence follows a running program, and notices when it exits.
 func TestAwait(t *testing.T) {
 	t.Parallel()
 	p := shell(t, `echo one; read line; echo two; exit 3`)
@@ -68,20 +68,20 @@ func TestAwait(t *testing.T) {
 	if mismatch := (*logmatch.Mismatch)(nil); !errors.As(err, &mismatch) || mismatch.Reason != "the program ended before three" {
 		t.Errorf("got %v", err)
 	}
-	// A signal to a program that has ended is no failure, it may end by itself.
+	// A signal to a program that has exited is not a failure: it may exit by itself.
 	p.Signal(t, syscall.SIGTERM, time.Second)
 	if code := p.End(t, time.Second); code != 3 {
 		t.Errorf("exit code %d, want 3", code)
 	}
 }
 
-// TestSignal: a program that waits is ended by a signal, and a sequence sees that at once.
+// TestSignal: a signal ends a program that waits, and a sequence notices that at once.
 func TestSignal(t *testing.T) {
 	t.Parallel()
 	p := shell(t, `echo ready; exec sleep 60`)
 	p.Await(t, &p.Stdout, "ready\n", 10*time.Second)
 	if p.Ended() {
-		t.Fatal("ended without a signal")
+		t.Fatal("exited without a signal")
 	}
 	ended := make(chan error, 1)
 	go func() {

@@ -29,28 +29,28 @@ type lifeRecording struct {
 
 // A lifeWrite is a row of the page's table: a version of the pod.
 type lifeWrite struct {
-	S             json.Number `json:"s"` // when the request came, since that of the create
+	S             json.Number `json:"s"` // when the request arrived, in seconds after the create
 	Component     string      `json:"component"`
 	Request       string      `json:"request"`
-	ManagedFields string      `json:"managedFields"` // whose entry it changed
-	Changed       string      `json:"changed"`       // the fields that tell, and how many more
+	ManagedFields string      `json:"managedFields"` // the manager whose entry it changed
+	Changed       string      `json:"changed"`       // the fields that explain the change, and the number of others
 	Handler       string      `json:"handler"`
 }
 
-// A lifeWho is a component's name on the wire.
+// A lifeWho is a component and its names in requests.
 type lifeWho struct {
 	Component string `json:"component"`
 	User      string `json:"user"`
 	UserAgent string `json:"userAgent"`
 }
 
-// A lifeCount says how a pod was written on the same cluster. The last is the one
-// of the table.
+// A lifeCount summarizes the writes to one pod on the same cluster. The last one is the
+// pod of the table.
 type lifeCount struct {
 	Pod           int    `json:"pod"`
 	Updates       int    `json:"updates"`
 	Writes        string `json:"writes"`         // by component
-	SchedulerSaid string `json:"scheduler_said"` // why it could not bind
+	SchedulerSaid string `json:"scheduler_said"` // why the scheduler could not bind the pod
 }
 
 func count(pod int, l *podslife.Life) lifeCount {
@@ -77,7 +77,7 @@ func count(pod int, l *podslife.Life) lifeCount {
 	return c
 }
 
-// A lifeField is a change of one field, shortened in no way.
+// A lifeField is a change of one field, not shortened.
 type lifeField struct {
 	S         json.Number `json:"s"`
 	Component string      `json:"component"`
@@ -86,7 +86,7 @@ type lifeField struct {
 	New       string      `json:"new"`
 }
 
-// lives is how many pods live, one after the other.
+// lives is the number of pods, one after another.
 const lives = 5
 
 // life records every write to a pod from its create until it is gone.
@@ -104,7 +104,7 @@ func life(ctx context.Context, c *clusters.Cluster) (any, error) {
 	return r, nil
 }
 
-// tell fills the tables and the picture.
+// tell fills in the tables and the picture.
 func (r *lifeRecording) tell(l *podslife.Life, c *clusters.Cluster) {
 	start := l.Writes[0].Request.Time
 	since := func(t time.Time) float64 { return max(0, math.Round(t.Sub(start).Seconds()*1000)/1000) }
@@ -130,7 +130,7 @@ func (r *lifeRecording) tell(l *podslife.Life, c *clusters.Cluster) {
 			S: s, Component: component, Request: w.Verb(), ManagedFields: managers(w.Managers),
 			Changed: changed(w, c), Handler: handlers(l.Calls, w.New.ResourceVersion),
 		})
-		agent, _, _ := strings.Cut(w.Request.UserAgent, " ") // of the build comes after it
+		agent, _, _ := strings.Cut(w.Request.UserAgent, " ") // the rest describes the build
 		who := lifeWho{component, nodeless(w.Request.User, c), agent}
 		if !slices.Contains(r.Who, who) {
 			r.Who = append(r.Who, who)
@@ -167,7 +167,7 @@ func (r *lifeRecording) tell(l *podslife.Life, c *clusters.Cluster) {
 	r.Timelines = []timeline{line}
 }
 
-// nodeless takes the cluster's random name out of a node's.
+// nodeless removes the cluster's random name from a node's name.
 func nodeless(text string, c *clusters.Cluster) string {
 	return strings.ReplaceAll(text, c.Name+"-", "")
 }
@@ -187,7 +187,7 @@ func managers(entries []metav1.ManagedFieldsEntry) string {
 	return strings.Join(names, "; ")
 }
 
-// handlers are the calls with a resourceVersion.
+// handlers returns the calls with a resourceVersion.
 func handlers(calls []podslife.Call, version string) string {
 	var names []string
 	for _, call := range calls {
@@ -202,7 +202,7 @@ func handlers(calls []podslife.Call, version string) string {
 	return strings.Join(names, ", ")
 }
 
-// told are the fields that the table names. The others are in fields.
+// told holds the fields that the table names. The others are in fields.
 var told = regexp.MustCompile(`^(spec\.nodeName|status\.phase|status\.podIP|` +
 	`status\.conditions\[\w+\]\.status|metadata\.(deletion\w+|generation)|` +
 	`status\.containerStatuses\[\w+\]\.started|status\.observedGeneration)$`)

@@ -17,7 +17,7 @@ import (
 	"example.com/informers/internal/clusters"
 )
 
-// A listerQuery is one way to ask which pods are on a node.
+// A listerQuery is one way to find the pods of a node.
 type listerQuery struct {
 	Query string  `json:"query"`
 	Found int     `json:"pods_found"`
@@ -26,15 +26,15 @@ type listerQuery struct {
 	Ratio float64 `json:"time_of_the_index"`
 }
 
-// lister asks for the pods of one node of 100, of 10,000 pods: by chapter 06's index, by the
-// lister with a selector, and by requests. The requests' answers are of the API server's memory.
+// lister finds the pods of one of 100 nodes, among 10,000 pods: with chapter 06's index, with a
+// selector in the lister, and with requests. The API server answers the requests from memory.
 func lister(ctx context.Context, cluster *clusters.Cluster) (any, error) {
 	const pods, nodes, asked = 10_000, 100, "node-7"
 	client, err := cluster.Client()
 	if err != nil {
 		return nil, err
 	}
-	// Of these nodes kwok runs the pods, so each gets its address and conditions.
+	// kwok runs the pods of these nodes, so each pod gets an address and conditions.
 	for i := range nodes {
 		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{
 			Name: fmt.Sprint("node-", i+1), Labels: map[string]string{"type": "kwok"},
@@ -46,7 +46,7 @@ func lister(ctx context.Context, cluster *clusters.Cluster) (any, error) {
 	if err := makePods(ctx, client, "lister", pods, func(i int) *corev1.Pod {
 		node := fmt.Sprint("node-", i%nodes+1)
 		pod := syncedPod(i)
-		pod.Labels = map[string]string{"node": node} // a selector of a lister knows labels only
+		pod.Labels = map[string]string{"node": node} // a selector in a lister can only use labels
 		pod.Spec.SchedulingGates, pod.Spec.NodeName = nil, node
 		return pod
 	}); err != nil {

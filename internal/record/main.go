@@ -1,5 +1,5 @@
-// Record makes recordings for docs: it runs what a page tells of on a cluster of its own, and
-// writes what it saw to docs/data. make docs calls it.
+// Record makes recordings for docs: it runs what a page describes, on a separate cluster, and
+// writes what it observed to docs/data. make docs calls it.
 //
 //	go run ./internal/record resync wire
 package main
@@ -21,7 +21,7 @@ import (
 	"example.com/informers/internal/clusters"
 )
 
-// A recording becomes docs/data/NAME.json. What record returns is an object in JSON.
+// A recording becomes docs/data/NAME.json. The result of record is encoded as a JSON object.
 type recording struct {
 	name, cluster string
 	record        func(context.Context, *clusters.Cluster) (any, error)
@@ -37,7 +37,7 @@ var recordings = []recording{
 	{"wire", "local", wire},
 }
 
-// recorded is the head of a recording: what made it, where and when.
+// recorded is the header of a recording: how, where and when it was made.
 type recorded struct {
 	Command    string `json:"command"`
 	Machine    string `json:"machine"`
@@ -79,7 +79,7 @@ func run(ctx context.Context, names []string) error {
 	return nil
 }
 
-// write records on a cluster that nothing else uses.
+// write makes a recording on a cluster that nothing else uses.
 func (r recording) write(ctx context.Context) (err error) {
 	cluster, err := clusters.Open(ctx, clusters.Options{
 		Which: r.cluster, Prefix: "informers-record", Log: os.Stderr,
@@ -138,7 +138,7 @@ func (r recording) head(ctx context.Context, cluster *clusters.Cluster) ([]byte,
 type timeline struct {
 	Name  string  `json:"name"`
 	Title string  `json:"title"`
-	Alt   string  `json:"alt"` // says what the picture says
+	Alt   string  `json:"alt"` // the content of the picture in words
 	Unit  string  `json:"unit"`
 	End   float64 `json:"end"`
 	Lanes []*lane `json:"lanes"`
@@ -149,7 +149,7 @@ type lane struct {
 	Events []event `json:"events"`
 }
 
-// An event is a point, or with Until a bar. Its kind chooses the colour and the shape.
+// An event is a point or, with Until, a bar. Its kind determines the color and the shape.
 type event struct {
 	At    float64 `json:"at"`
 	Until float64 `json:"until"`

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// A name that is wrong is found before the first recording, which takes minutes.
+// A wrong name is reported before the first recording, because a recording takes minutes.
 func TestNames(t *testing.T) {
 	for _, tt := range []struct {
 		names []string

@@ -23,7 +23,7 @@ import (
 )
 
 // resync records four minutes of an informer with handlers of different periods, one watch
-// that ends and one that has expired.
+// that ends, and one that expires.
 func resync(ctx context.Context, cluster *clusters.Cluster) (_ any, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -132,7 +132,7 @@ func until(ctx context.Context, at time.Time) error {
 	}
 }
 
-// A wiretap is a transport that notes requests, ends watches and refuses to resume one.
+// A wiretap is a transport that records requests, ends watches, and can refuse to resume one.
 type wiretap struct {
 	sync.Mutex
 	next    http.RoundTripper
@@ -142,8 +142,8 @@ type wiretap struct {
 	expired bool
 }
 
-// cut ends the watch, as a server does in its time. Of an expired one the next request for a
-// watch that resumes is answered with 410.
+// cut ends the watch, as a server does after some time. If the watch is to be expired, the
+// request that resumes it is answered with 410.
 func (w *wiretap) cut(expired bool) {
 	w.Lock()
 	defer w.Unlock()

@@ -21,7 +21,7 @@ import (
 	"example.com/informers/internal/clusters"
 )
 
-// A scaleCost is what one pass over all pods costs the program with the informer.
+// A scaleCost is the cost of one pass over all pods, in the program that has the informer.
 type scaleCost struct {
 	What     string  `json:"what"`
 	Pods     int     `json:"pods"`
@@ -42,7 +42,7 @@ type scaleStore struct {
 // A scaleInformer has a handler that counts its calls.
 type scaleInformer struct {
 	calls  atomic.Int64
-	rounds chan struct{} // has one more when the handler was called for each pod
+	rounds chan struct{} // gets a value after the handler was called for each pod
 	stop   func()
 }
 
@@ -55,7 +55,7 @@ func (in *scaleInformer) round(ctx context.Context) error {
 	}
 }
 
-// scale measures resync and relist of 10,000 pods, and what stores of them take.
+// scale measures a resync and a relist of 10,000 pods, and the memory of stores of them.
 func scale(ctx context.Context, cluster *clusters.Cluster) (any, error) {
 	const pods, rounds = 10_000, 20
 	writer, err := cluster.Client()
@@ -80,7 +80,7 @@ func scale(ctx context.Context, cluster *clusters.Cluster) (any, error) {
 	start := func(resync time.Duration, options ...informers.SharedInformerOption) (*scaleInformer, error) {
 		options = append(options, informers.WithNamespace("scale"))
 		factory := informers.NewSharedInformerFactoryWithOptions(client, resync, options...)
-		in := &scaleInformer{rounds: make(chan struct{}, 100)} // more than it is asked for
+		in := &scaleInformer{rounds: make(chan struct{}, 100)} // more than the number of rounds
 		called := func() {
 			if in.calls.Add(1)%pods == 0 {
 				in.rounds <- struct{}{}
@@ -98,7 +98,7 @@ func scale(ctx context.Context, cluster *clusters.Cluster) (any, error) {
 		factory.StartWithContext(ctx)
 		return in, in.round(ctx)
 	}
-	// measure lets rounds begin and end, and tells the cost of one.
+	// measure triggers rounds, waits for them, and returns the cost of one.
 	measure := func(what string, resync time.Duration, begin func()) (scaleCost, error) {
 		in, err := start(resync)
 		if err != nil {
@@ -174,7 +174,7 @@ func scale(ctx context.Context, cluster *clusters.Cluster) (any, error) {
 		ctx, cancel := context.WithCancel(ctx)
 		factory := metadatainformer.NewFilteredSharedInformerFactory(client, 0, "scale", nil)
 		informer := factory.ForResource(corev1.SchemeGroupVersion.WithResource("pods")).Informer()
-		factory.Start(ctx.Done()) //nolint:forbidigo // this factory has no other
+		factory.Start(ctx.Done()) //nolint:forbidigo // this factory has no StartWithContext
 		if !cache.WaitFor(ctx, "", informer.HasSyncedChecker()) {
 			cancel()
 			return nil, context.Cause(ctx)
@@ -199,7 +199,7 @@ func withoutManagedFields(object any) (any, error) {
 
 func round(x float64) float64 { return math.Round(x*100) / 100 }
 
-// cpu is the processor time that the program has taken.
+// cpu returns the processor time that the program has used.
 func cpu() time.Duration {
 	var usage syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
@@ -208,10 +208,10 @@ func cpu() time.Duration {
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
-// heap is how many bytes are in use.
+// heap returns the number of bytes in use.
 func heap() float64 {
 	runtime.GC()
-	runtime.GC() // what finalizers freed
+	runtime.GC() // a second time, for memory that finalizers freed
 	var stats runtime.MemStats
 	runtime.ReadMemStats(&stats)
 	return float64(stats.HeapAlloc)

@@ -24,10 +24,10 @@ import (
 	"example.com/informers/internal/clusters"
 )
 
-// syncedRuns is how often each wait is tried.
+// syncedRuns is the number of runs of each wait.
 const syncedRuns = 50
 
-// A syncedRow counts, of each wait, the runs in which it returned before all initial Adds
+// A syncedRow counts, for each wait, the runs in which it returned before all initial Adds
 // were delivered.
 type syncedRow struct {
 	ClientGo     string `json:"client-go"`
@@ -39,16 +39,16 @@ type syncedRow struct {
 	Registration int    `json:"registration"`
 }
 
-// ownWrites is how a lister sees pods that its own program creates.
+// ownWrites says when a lister has the pods that its own program creates.
 type ownWrites struct {
 	Pods    int     `json:"pods"`
-	Missing int     `json:"missing_at_once"` // in the lister, when the call that created the pod returned
+	Missing int     `json:"missing_at_once"` // from the lister, when the call that created the pod returned
 	Median  float64 `json:"median_ms"`
 	Max     float64 `json:"max_ms"`
 }
 
-// synced measures with each version of client-go what its waits wait for, on the fake
-// clientset and on a local cluster, and how far a lister is behind its own program's writes.
+// synced measures what the waits of each version of client-go wait for, on the fake clientset
+// and on a local cluster, and how far a lister is behind its own program's writes.
 func synced(ctx context.Context, cluster *clusters.Cluster) (_ any, err error) {
 	client, err := cluster.Client()
 	if err != nil {
@@ -130,12 +130,12 @@ func countEarly(ctx context.Context, program, kubeconfig string, pods int) (row 
 	return row, nil
 }
 
-// syncedPods makes a namespace with pods that a scheduling gate keeps as they are.
+// syncedPods creates a namespace with pods that never change, because of a scheduling gate.
 func syncedPods(ctx context.Context, client kubernetes.Interface, namespace string, pods int) error {
 	return makePods(ctx, client, namespace, pods, syncedPod)
 }
 
-// makePods makes a namespace, and pods in it by their numbers.
+// makePods creates a namespace and numbered pods in it.
 func makePods(
 	ctx context.Context, client kubernetes.Interface, namespace string, pods int, pod func(i int) *corev1.Pod,
 ) error {
@@ -143,7 +143,7 @@ func makePods(
 	if _, err := client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: meta}, metav1.CreateOptions{}); err != nil {
 		return err
 	}
-	// Without the service account default pods are refused.
+	// The API server rejects pods until the service account default exists.
 	w, err := client.CoreV1().ServiceAccounts(namespace).Watch(ctx, metav1.SingleObject(metav1.ObjectMeta{Name: "default"}))
 	if err != nil {
 		return err

@@ -31,17 +31,17 @@ import (
 	"example.com/informers/internal/clusters"
 )
 
-// A wireRequest is one of chapter 05's.
+// A wireRequest is a request of chapter 05.
 type wireRequest struct {
-	At     float64 `json:"at"`      // seconds since the program began
+	At     float64 `json:"at"`      // seconds since the program started
 	Query  string  `json:"request"` // LIST or WATCH, and the query
 	Answer string  `json:"answer"`  // status, type, encoding
 	Bytes  int     `json:"bytes"`   // on the wire
-	Frames string  `json:"frames"`  // of a watch, in the order in which they came
+	Frames string  `json:"frames"`  // of a watch, in the order in which they arrived
 	Lasted float64 `json:"lasted"`
 }
 
-// A wireSize is that of one answer.
+// A wireSize is the size of one answer.
 type wireSize struct {
 	What     string  `json:"what"`
 	JSON     int     `json:"JSON"`
@@ -136,7 +136,7 @@ func wireWrites(ctx context.Context, client kubernetes.Interface, begin time.Tim
 	return nil
 }
 
-// wireRun runs the program for five minutes behind a proxy that notes its requests.
+// wireRun runs the program for five minutes behind a proxy that records its requests.
 func wireRun(ctx context.Context, cluster *clusters.Cluster, program string, begin time.Time, env ...string) ([]wireRequest, error) {
 	config, err := cluster.Config()
 	if err != nil {
@@ -253,20 +253,20 @@ func (b *wireBody) Read(to []byte) (int, error) {
 	return n, err
 }
 
-// plain is the stream as it was before it was compressed, as far as it came.
+// plain returns the received part of the stream, uncompressed.
 func (b *wireBody) plain() []byte {
 	if b.encoding != "gzip" {
 		return b.bytes.Bytes()
 	}
 	var plain bytes.Buffer
 	if r, err := gzip.NewReader(&b.bytes); err == nil {
-		_, _ = io.Copy(&plain, r) // the stream was cut: an error at its end says no more
+		_, _ = io.Copy(&plain, r) // ignore an error at the end: the stream was cut
 	}
 	return plain.Bytes()
 }
 
-// frames are the types of a watch's events. In both encodings the type is plain text before the
-// object.
+// frames returns the types of a watch's events. In both encodings the type is plain text, before
+// the object.
 func frames(stream []byte) string {
 	var all []string
 	for len(stream) > 0 {
@@ -285,15 +285,15 @@ func frames(stream []byte) string {
 	return strings.Join(all, " ")
 }
 
-// answer is how many bytes an answer has, and how many with gzip where the server compresses it,
-// else 0.
+// answer returns the size of an answer, and its size with gzip, or 0 if the server does not
+// compress it.
 func answer(ctx context.Context, cluster *clusters.Cluster, query, accept string) (plain, zipped int, err error) {
 	for _, encoding := range []string{"identity", "gzip"} {
 		config, err := cluster.Config()
 		if err != nil {
 			return 0, 0, err
 		}
-		config.DisableCompression = true // so that the bytes are those of the wire
+		config.DisableCompression = true // so that the bytes are counted as sent
 		transport, err := rest.TransportFor(config)
 		if err != nil {
 			return 0, 0, err

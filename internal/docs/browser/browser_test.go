@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// repository makes a folder with these files. It looks for nothing on the network.
+// repository creates a folder with these files. It does not use the network.
 func repository(t *testing.T, files map[string]string) string {
 	t.Helper()
 	root := t.TempDir()

@@ -1,5 +1,5 @@
-// What a person would see on this page and find wrong, one line each.
-const least = 11; // pixels, of a text
+// The problems that a reader would see on this page, one per line.
+const least = 11; // the smallest text, in pixels
 
 async function check(width) {
   const problems = [];
@@ -37,7 +37,7 @@ async function diagrams(problems) {
   }
 }
 
-// written lists the texts of an svg with the rectangles that they take.
+// written lists the texts of an svg with their rectangles.
 function* written(svg) {
   const walk = document.createTreeWalker(svg, NodeFilter.SHOW_TEXT);
   for (let node; (node = walk.nextNode());) {
@@ -61,7 +61,7 @@ function texts(svg, where, problems) {
 
 const within = (a, b) => a.left >= b.left - 1.5 && a.right <= b.right + 1.5 && a.top >= b.top - 3 && a.bottom <= b.bottom + 3;
 
-// overflow finds text that leaves its node, participant or note.
+// overflow finds text that extends outside its node, participant or note.
 function overflow(svg, problems) {
   const shapes = new Map();
   for (const shape of svg.querySelectorAll(".node .label-container, .node > rect, .node > polygon, .node > circle, .node > path, rect.actor, rect.note"))
@@ -79,7 +79,7 @@ async function picture(img, problems) {
   await img.decode().catch(() => {});
   if (!img.naturalWidth) return problems.push(`the picture ${url.pathname.slice(1)} does not load`);
   if (!url.pathname.endsWith(".svg")) return;
-  // The same picture inline, as large as it is shown, where its texts can be measured.
+  // The same picture inline and at the same size, so that its texts can be measured.
   const svg = new DOMParser().parseFromString(await (await fetch(url)).text(), "image/svg+xml").documentElement;
   if (!svg.hasAttribute("viewBox")) svg.setAttribute("viewBox", `0 0 ${img.naturalWidth} ${img.naturalHeight}`);
   const shown = img.getBoundingClientRect();

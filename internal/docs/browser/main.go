@@ -1,5 +1,5 @@
-// browser opens the pages with pictures in Chromium, as GitHub shows them on a phone
-// and on a desktop, light and dark, and says what cannot be seen or read there.
+// browser opens the pages with pictures in Chromium, as GitHub shows them on a phone and
+// on a desktop, light and dark, and reports what cannot be seen or read there.
 package main
 
 import (
@@ -58,8 +58,8 @@ func main() {
 	}
 }
 
-// run returns what is wrong with the files, or with all that have something to see.
-// assets is the folder of package.json.
+// run returns the problems of the files or, without files, of those in pages. assets is the
+// folder of package.json.
 func run(ctx context.Context, root, assets, out string, files []string) (problems []string, err error) {
 	if len(files) == 0 {
 		if files, err = pages(root); err != nil {
@@ -125,7 +125,7 @@ func pages(root string) (files []string, err error) {
 	return files, nil
 }
 
-// install runs npm ci, unless what the lock file names is there.
+// install runs npm ci, unless the packages of the lock file are installed.
 func install(ctx context.Context, assets string) error {
 	lock, err := os.Stat(filepath.Join(assets, "package-lock.json"))
 	if err != nil {
@@ -178,8 +178,8 @@ func handler(root, assets string) http.Handler {
 	return mux
 }
 
-// look opens a page at every width and in every scheme. A problem is one line, and
-// says where it is seen unless that is everywhere.
+// look opens a page at every width and in every scheme. A problem is one line. It says
+// where the problem occurs, unless that is everywhere.
 func look(ctx context.Context, url, file, out string) (problems []string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()

@@ -16,8 +16,8 @@ import (
 	"gonum.org/v1/plot/vg/vgsvg"
 )
 
-// A scheme is GitHub's background and text colours, and colours for kinds that stand
-// out from the background and, to colour-blind eyes, from each other.
+// A scheme has GitHub's background and text colors, and colors for kinds. These stand out
+// from the background and, also for color-blind readers, from each other.
 type scheme struct {
 	name                  string
 	back, text, dim, grid color.NRGBA
@@ -39,14 +39,14 @@ func rgb(hex uint32) color.NRGBA {
 	return color.NRGBA{R: uint8(hex >> 16), G: uint8(hex >> 8), B: uint8(hex), A: 255}
 }
 
-// tint is the colour with a share of it over the background.
+// tint returns the background mixed with a share of the color.
 func (s scheme) tint(c color.NRGBA, share float64) color.NRGBA {
 	mix := func(a, b uint8) uint8 { return uint8(math.Round(float64(a)*share + float64(b)*(1-share))) }
 	return color.NRGBA{R: mix(c.R, s.back.R), G: mix(c.G, s.back.G), B: mix(c.B, s.back.B), A: 255}
 }
 
-// A format is the size at which a picture is made: wide is shown on about 900 px,
-// narrow on about 360 px, and both may shrink a little before a text is under 11 px.
+// A format is the size of a picture: wide is shown at about 900 px, narrow at about
+// 360 px, and both can shrink a little before a text is smaller than 11 px.
 type format struct {
 	name  string
 	width float64
@@ -59,8 +59,8 @@ func (f format) narrow() bool { return f.name == "narrow" }
 const (
 	size  = 13.0 // of a text, in pixels
 	row   = 19.0 // of texts and glyphs
-	edge  = 8.0  // free around the picture
-	glyph = 5.5  // half of one
+	edge  = 8.0  // free space around the picture
+	glyph = 5.5  // half the size of a glyph
 )
 
 var regular, bold = face(size, xfont.WeightNormal), face(size+2, xfont.WeightBold)
@@ -72,7 +72,7 @@ func face(size float64, weight xfont.Weight) font.Face {
 
 func width(text string) float64 { return regular.Width(text).Points() }
 
-// wrap breaks a text into lines at its spaces. A word that is wider stays whole.
+// wrap breaks a text into lines at its spaces. It does not break a word that is too wide.
 func wrap(f font.Face, text string, limit float64) (lines []string) {
 	for _, word := range strings.Fields(text) {
 		if n := len(lines); n > 0 && f.Width(lines[n-1]+" "+word).Points() <= limit {
@@ -84,7 +84,7 @@ func wrap(f font.Face, text string, limit float64) (lines []string) {
 	return lines
 }
 
-// A page is a canvas whose y grows downwards, as one reads.
+// A page is a canvas whose y grows downward, in reading order.
 type page struct {
 	scheme
 	format
@@ -130,13 +130,13 @@ func (p *page) line(c color.Color, w, x0, y0, x1, y1 float64) {
 	p.svg.Stroke(p.path(x0, y0, []f64.Vec2{{0, 0}, {x1 - x0, y1 - y0}}))
 }
 
-// write writes a text whose middle, by height, is at y.
+// write writes a text that is vertically centered at y.
 func (p *page) write(f font.Face, c color.Color, x, y float64, text string) {
 	p.svg.SetColor(c)
 	p.svg.FillString(f, p.point(x, y+f.Font.Size.Points()*0.35), text)
 }
 
-// title writes the title and returns where the rest may begin.
+// title writes the title and returns where the rest can start.
 func (p *page) title(title string) float64 {
 	lines := wrap(bold, title, p.width-2*edge)
 	for i, line := range lines {
@@ -149,8 +149,8 @@ func titleHeight(f format, title string) float64 {
 	return edge + row*float64(len(wrap(bold, title, f.width-2*edge))) + 6
 }
 
-// done is the picture, with what a screen reader reads. A browser without Liberation
-// Sans takes a font as wide.
+// done returns the picture, with the text for a screen reader. A browser without
+// Liberation Sans uses a font of the same width.
 func (p *page) done(title, alt string) ([]byte, error) {
 	var svg bytes.Buffer
 	if _, err := p.svg.WriteTo(&svg); err != nil {
@@ -167,12 +167,12 @@ func (p *page) done(title, alt string) ([]byte, error) {
 
 func escape(text string) string {
 	var b strings.Builder
-	_ = xml.EscapeText(&b, []byte(text)) // a Builder takes everything
+	_ = xml.EscapeText(&b, []byte(text)) // a Builder returns no error
 	return b.String()
 }
 
-// shapes are as large as a circle of radius 1. Each kind has one, so that colour is
-// never needed to tell kinds apart.
+// shapes have the size of a circle of radius 1. Each kind has its own, so that no one
+// needs colors to tell kinds apart.
 var shapes = [][]f64.Vec2{
 	ngon(24, 0, 0.95), // circle
 	ngon(4, 0, 1.15),  // diamond
@@ -203,7 +203,7 @@ func cross(degrees float64) (points []f64.Vec2) {
 	return points
 }
 
-// mark draws a kind's glyph with a rim of the background around it.
+// mark draws a kind's glyph with a border in the background color.
 func (p *page) mark(kind int, x, y float64) {
 	for _, layer := range []struct {
 		color  color.NRGBA
@@ -217,7 +217,7 @@ func (p *page) mark(kind int, x, y float64) {
 	}
 }
 
-// bar draws an event that lasts: tinted, so that a text in it is legible.
+// bar draws an event with a duration, tinted so that a text in it is legible.
 func (p *page) bar(kind int, x0, x1, y float64) {
 	c := p.kinds[kind%len(p.kinds)]
 	p.rect(c, x0, y-7.5, x1, y+7.5)

@@ -15,9 +15,9 @@ import (
 	"testing"
 )
 
-var update = flag.Bool("update", false, "draw testdata anew")
+var update = flag.Bool("update", false, "draw testdata again")
 
-// copyOf is testdata, to be changed at will.
+// copyOf returns a copy of testdata that a test can change.
 func copyOf(t *testing.T) string {
 	t.Helper()
 	root := t.TempDir()
@@ -120,8 +120,8 @@ func TestMistakesAreErrors(t *testing.T) {
 	}
 }
 
-// Every picture says to a screen reader what it shows, has no small text, and none
-// that leaves it.
+// Every picture has a text for screen readers, no small text, and no text outside its
+// border.
 func TestPicturesAreLegible(t *testing.T) {
 	for _, file := range svgs(t, "testdata") {
 		data, err := os.ReadFile(file)
@@ -147,7 +147,7 @@ func TestPicturesAreLegible(t *testing.T) {
 		if svg.Role != "img" || svg.Title == "" || svg.Desc == "" {
 			t.Errorf("%s has no role, title or desc", file)
 		}
-		shown, n := map[float64]float64{880: 830, 360: 358}[svg.Width], 0 // on GitHub: beside the list of files, and on a phone
+		shown, n := map[float64]float64{880: 830, 360: 358}[svg.Width], 0 // on GitHub: next to the list of files, and on a phone
 		for _, group := range svg.Groups {
 			for _, text := range group.Texts {
 				n++
@@ -173,7 +173,7 @@ func TestPicturesAreLegible(t *testing.T) {
 	}
 }
 
-// However crowded a lane is, nothing in it lies on anything else.
+// Nothing in a lane overlaps, no matter how crowded the lane is.
 func TestNothingOverlaps(t *testing.T) {
 	var events []Event
 	for i := range 60 {
@@ -196,7 +196,7 @@ func TestNothingOverlaps(t *testing.T) {
 		var boxes []box
 		labels := 0
 		for _, it := range items {
-			if it.level < levels-1 { // the last level takes what has no room
+			if it.level < levels-1 { // the last level gets what does not fit elsewhere
 				boxes = append(boxes, box{span{it.x0 - 3, it.x1 + 3}, it.level, it.kind})
 			}
 			if it.label != "" {
@@ -220,7 +220,7 @@ func TestNothingOverlaps(t *testing.T) {
 	}
 }
 
-// WCAG asks for a contrast of 3 for shapes and of 4.5 for text.
+// WCAG requires a contrast of 3 for shapes and of 4.5 for text.
 func TestColoursHaveContrast(t *testing.T) {
 	for _, s := range schemes {
 		for _, c := range s.kinds {

@@ -1,5 +1,5 @@
-// draw makes pictures and tables of the recordings in docs/data, and puts them into
-// the generated regions of docs/*.md. With -check it only says what is stale.
+// draw makes pictures and tables from the recordings in docs/data, and inserts them into
+// the generated regions of docs/*.md. With -check it only reports what is stale.
 package main
 
 import (
@@ -97,7 +97,7 @@ func load(root string) (recordings []*Recording, err error) {
 		for field, into := range map[string]any{"recorded": &r.Recorded, "timelines": &r.Timelines, "bars": &r.Bars} {
 			if raw, ok := r.Fields[field]; ok && err == nil {
 				dec := json.NewDecoder(bytes.NewReader(raw))
-				if field != "recorded" { // which also has versions
+				if field != "recorded" { // "recorded" also has versions
 					dec.DisallowUnknownFields()
 				}
 				if err = dec.Decode(into); err != nil {
@@ -158,7 +158,7 @@ func pictures(recordings []*Recording) (map[string][]byte, error) {
 	return files, nil
 }
 
-// path of a picture, relative to docs.
+// path returns the path of a picture, relative to docs.
 func path(name string, s scheme, f format) string {
 	return fmt.Sprintf("pictures/%s-%s-%s.svg", name, s.name, f.name)
 }

@@ -17,14 +17,14 @@ var (
 	mark   = regexp.MustCompile(`<!-- /?generated\b`)
 )
 
-// generators make what stands in a region, by the word after "generated:". They get
-// the rest of the mark.
+// generators make the content of a region, by the word after "generated:". Each gets the
+// rest of the mark.
 var generators = map[string]func([]*Recording, string) (string, error){
 	"picture": embed,
 	"table":   table,
 }
 
-// regions returns the pages of docs and of chapters with their regions filled.
+// regions returns the pages of docs and of chapters, with their regions filled in.
 func regions(root string, recordings []*Recording) (map[string][]byte, error) {
 	docs, err := filepath.Glob(filepath.Join(root, "docs/*.md"))
 	if err != nil {
@@ -70,7 +70,7 @@ func regions(root string, recordings []*Recording) (map[string][]byte, error) {
 	return files, nil
 }
 
-// embed shows a picture in the reader's scheme and width, and says where it is from.
+// embed shows a picture in the reader's scheme and width, and names its recording.
 func embed(recordings []*Recording, name string) (string, error) {
 	for _, r := range recordings {
 		i := slices.IndexFunc(r.pictures(), func(p picture) bool { return p.name == name })
@@ -94,8 +94,8 @@ func embed(recordings []*Recording, name string) (string, error) {
 	return "", fmt.Errorf("no recording has this picture")
 }
 
-// table makes a table of the flat objects in one field of a recording. Its columns
-// are the keys, in the order in which they come first.
+// table makes a table of the flat objects in one field of a recording. Its columns are
+// the keys, in the order of their first appearance.
 func table(recordings []*Recording, name string) (string, error) {
 	recording, field, _ := strings.Cut(name, "/")
 	i := slices.IndexFunc(recordings, func(r *Recording) bool { return r.Name == recording })
@@ -108,7 +108,7 @@ func table(recordings []*Recording, name string) (string, error) {
 	}
 	var columns []string
 	var lines []map[string]string
-	texts := map[string]bool{} // columns that have other things than numbers
+	texts := map[string]bool{} // columns with values that are not numbers
 	for _, object := range objects {
 		dec := json.NewDecoder(bytes.NewReader(object))
 		dec.UseNumber()

@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// A Timeline is a picture of what happened when, in lanes. Its numbers count Units
-// from 0 to End.
+// A Timeline is a picture of events over time, in lanes. Its numbers are in Units, from 0
+// to End.
 type Timeline struct {
 	Name, Title, Alt, Unit string
 	End                    float64
@@ -22,7 +22,7 @@ type Lane struct {
 	Events []Event
 }
 
-// An Event is at one moment, or lasts until another one.
+// An Event happens at one moment, or lasts until another one.
 type Event struct {
 	At, Until   float64
 	Kind, Label string
@@ -47,12 +47,12 @@ func (t *Timeline) check() error {
 	return nil
 }
 
-// known gives the kinds that most recordings have the same look everywhere. Others
-// take what is left in their picture.
+// known gives the kinds of most recordings the same look in all pictures. Other kinds get
+// a style that is unused in their picture.
 var known = []string{"list", "watch", "resync", "relist", "cut", "add", "update", "delete"}
 
-// styles says for each kind which colour and shape it has, in the legend's order. Bars
-// have no shape, so they may have the style of a glyph.
+// styles returns the color and the shape of each kind, in the legend's order. Bars have no
+// shape, so they can share the style of a glyph.
 func (t *Timeline) styles() (kinds []string, style map[string]int) {
 	style = map[string]int{}
 	taken := map[bool]map[int]bool{true: {}, false: {}}
@@ -77,14 +77,14 @@ func (t *Timeline) styles() (kinds []string, style map[string]int) {
 	return kinds, style
 }
 
-// glyphs says whether a kind has events without a duration.
+// glyphs reports whether a kind has events without a duration.
 func (t *Timeline) glyphs(kind string) bool {
 	return slices.ContainsFunc(t.Lanes, func(l Lane) bool {
 		return slices.ContainsFunc(l.Events, func(e Event) bool { return e.Kind == kind && e.Until == 0 })
 	})
 }
 
-// unused is a style whose shape, and if possible also its colour, no other kind has.
+// unused returns a style whose shape, and if possible also its color, no other kind has.
 func unused(taken map[int]bool) int {
 	clash := func(i, n int) bool {
 		for t := range taken {
@@ -105,20 +105,20 @@ func unused(taken map[int]bool) int {
 	return 0
 }
 
-// An item is what is drawn for an event, or for several that share a place.
+// An item is drawn for an event, or for several that share a place.
 type item struct {
 	kind       string
 	bar        bool
-	x0, x1     float64 // the glyph's middle twice, or the bar's ends
+	x0, x1     float64 // the glyph's center twice, or the bar's ends
 	level      int
 	label      string
-	lx         float64 // where the label begins
+	lx         float64 // where the label starts
 	labelLevel int
 }
 
 type span struct{ from, to float64 }
 
-// rows knows what is taken in each level of a lane, the lowest one first.
+// rows holds the occupied parts of each level of a lane, the lowest one first.
 type rows [][]span
 
 const levels = 7
@@ -131,9 +131,9 @@ func (r rows) free(level int, s span) bool {
 
 func (r rows) take(level int, s span) { r[level] = append(r[level], s) }
 
-// pack finds a place for every event of a lane, so that nothing covers anything: first
-// bars and glyphs from the bottom up, then each label beside its own or, as a flag,
-// above. Only a label that has no place at all is left out.
+// pack finds a place for every event of a lane, so that nothing overlaps: first for bars
+// and glyphs, from the bottom up, then for each label, next to its event or, as a flag,
+// above it. It leaves out only labels for which there is no place at all.
 func pack(events []Event, scale func(float64) float64, left, right float64) (items []item, height int) {
 	events = slices.Clone(events)
 	slices.SortStableFunc(events, func(a, b Event) int {
@@ -177,7 +177,7 @@ func pack(events []Event, scale func(float64) float64, left, right float64) (ite
 	return items, max(height, 1)
 }
 
-// place finds room for an item's label and takes it.
+// place finds room for an item's label and reserves it.
 func (r rows) place(it *item, left, right float64) bool {
 	w := width(it.label)
 	try := func(level int, x float64) bool {
@@ -191,7 +191,7 @@ func (r rows) place(it *item, left, right float64) bool {
 	}
 	half := glyph + 8.0
 	if it.bar {
-		if it.x1-it.x0 >= w+8 { // in the bar
+		if it.x1-it.x0 >= w+8 { // inside the bar
 			it.lx, it.labelLevel = (it.x0+it.x1-w)/2, it.level
 			return true
 		}
@@ -215,7 +215,7 @@ func (r rows) place(it *item, left, right float64) bool {
 	return false
 }
 
-// step is the distance of ticks: round, and wide enough for their numbers.
+// step returns the distance between ticks: a round number, and enough for their labels.
 func step(end, pixels float64, unit string) float64 {
 	var steps []float64
 	for ten := 1e-6; ten < 1e9; ten *= 10 {
@@ -241,7 +241,7 @@ var units = map[string]string{"s": "seconds", "ms": "milliseconds", "min": "minu
 
 func (t *Timeline) draw(s scheme, f format) ([]byte, error) {
 	left, right := edge+glyph+3, f.width-edge-12
-	names := make([][]string, len(t.Lanes)) // lines of each lane's name
+	names := make([][]string, len(t.Lanes)) // the lines of each lane's name
 	limit := f.width - 2*edge
 	if !f.narrow() {
 		limit = 190
@@ -332,7 +332,7 @@ func lanesHeight(items []item) int {
 	return height
 }
 
-// key draws what the legend shows for a kind: its glyph, or a bar.
+// key draws the legend entry for a kind: its glyph, or a bar.
 func (p *page) key(t *Timeline, kind string, style int, x, y float64) {
 	if t.glyphs(kind) {
 		p.mark(style, x, y)
