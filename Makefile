@@ -1,4 +1,4 @@
-# The race detector needs a C compiler; go env knows whether there is one.
+# The race detector needs a C compiler; go env says whether there is one.
 RACE := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 TOOL := go tool -modfile=internal/tools/go.mod
 LINT := $(TOOL) golangci-lint
@@ -8,8 +8,8 @@ LINT := $(TOOL) golangci-lint
 demo: ## chapter 05 at work on a cluster: CLUSTER=auto, kind, local or current
 	go run ./internal/demo
 
-# The tests of cluster/ and 08's on an API server build Kubernetes, so they run where that is
-# wanted; so do those of internal/clusters that make real clusters.
+# The tests of cluster/, and 08's test on an API server, build Kubernetes, so they run only with
+# CLUSTER=local. The tests of internal/clusters that create real clusters need kind or local.
 test: unit e2e ## all tests, on the same choice of clusters
 	$(if $(filter kind local,$(CLUSTER)),go test -count=1 ./internal/clusters -args -cluster $(CLUSTER))
 	$(if $(filter local,$(CLUSTER)),go -C cluster test $(RACE) ./...)
@@ -31,14 +31,14 @@ pages: ## hold docs and READMEs to code, links, claims and spelling; look at the
 	go -C docs/versions test ./...
 
 RECORD = life-kind life-local lister resync scale synced wire
-docs: ## record anew and draw; RECORD names the recordings
+docs: ## record again and draw; RECORD names the recordings
 	$(if $(RECORD),go run ./internal/record $(RECORD))
 	go test -count=1 ./docs/proofs -args --update
 	go test -count=1 ./e2e -run 'TestFrames|Own|Stale' -args --update
 	go -C internal/docs run ./draw
 	go -C internal/docs run ./check
 
-walk: ## type what the READMEs tell a reader to type
+walk: ## run the commands of the READMEs, as a reader does
 	.ci/walk
 
 lint: ## go vet, gofmt, actionlint, golangci-lint, and the proof that they find something
@@ -51,21 +51,21 @@ lint: ## go vet, gofmt, actionlint, golangci-lint, and the proof that they find 
 	cd internal/docs && $(subst internal,..,$(LINT)) run
 	go test -count=1 ./internal/lint
 
-e2e: ## the chapters and the demo on a cluster; ARGS are for the suite
+e2e: ## the chapters and the demo on a cluster; ARGS are passed to the suite
 	go test -count=1 -timeout 40m ./e2e -args $(ARGS)
 
-# Three at a time: most of the time they wait.
+# Three at a time, because they mostly wait.
 breakages: ## break chapters on purpose: the e2e suite has to fail each time
 	go test -count=1 -timeout 40m -parallel 3 -v ./e2e/breakages
 
 exercises: ## the exercises fail as given and pass with their solutions
 	go test -count=1 -timeout 20m ./internal/exercises
 
-outputs: ## write the outputs and the diffs in the READMEs and in docs anew
+outputs: ## rewrite the outputs and the diffs in the READMEs and in docs
 	go test -count=1 ./internal/chapters -args --update
 	go test -count=1 ./docs/proofs -args --update
 	go test -count=1 ./internal/exercises -run TestLoop -args --update
 	go test -count=1 ./e2e -run 'TestOutputs|TestDemo$$' -args --update
 
-help: ## what there is to make
+help: ## list the targets
 	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/make \1: \2/p' $(MAKEFILE_LIST)
