@@ -20,7 +20,8 @@ type queue = workqueue.TypedRateLimitingInterface[cache.ObjectName]
 // Run reconciles each pod that is new or was written to, until ctx is canceled. It retries
 // a pod that fails, after a pause that grows with each failure in a row.
 func Run(
-	ctx context.Context, factory informers.SharedInformerFactory, reconcile func(cache.ObjectName) error,
+	ctx context.Context, factory informers.SharedInformerFactory,
+	reconcile func(cache.ObjectName) error,
 ) error {
 	q := workqueue.NewTypedRateLimitingQueue(
 		workqueue.DefaultTypedControllerRateLimiter[cache.ObjectName]())
