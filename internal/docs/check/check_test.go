@@ -99,7 +99,7 @@ func TestProblems(t *testing.T) {
 		"width of client-go's log": {
 			"<!-- stderr: x -->\n```text\n" + strings.Repeat("a", 300) + "\n```", "",
 		},
-		"command":  {"```sh\nmake nothing\n```", "nobody runs make nothing"},
+		"command": {"```sh\nmake nothing\n```", "nobody runs make nothing"},
 		"command that runs": {
 			"```sh\nmake something # and more\n```", "",
 		},
