@@ -63,7 +63,7 @@ func TestLister(t *testing.T) {
 		})).
 		Assess("without the copy, the mutation detector ends it", step(func(t *testing.T) {
 			bin := t.TempDir()
-			flag := program.Overlay(t, root, t.TempDir(), "06-lister", "pod := cached.DeepCopy() // what is cached belongs to everybody", "pod := cached")
+			flag := program.Overlay(t, root, t.TempDir(), "06-lister", "pod := cached.DeepCopy() // the cached one is shared", "pod := cached")
 			if err := program.Build(root, bin, []string{"06-lister"}, flag); err != nil {
 				t.Fatal(err)
 			}
