@@ -2,6 +2,7 @@
 RACE := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 TOOL := go tool -modfile=internal/tools/go.mod
 LINT := $(TOOL) golangci-lint
+VALE := go tool -modfile=internal/tools/vale.mod vale --config=internal/docs/vale/.vale.ini --output=line
 
 .PHONY: demo test unit e2e breakages exercises outputs docs pages walk lint help
 
@@ -20,13 +21,15 @@ unit: export KUBE_CACHE_MUTATION_DETECTOR = true
 unit: ## all tests that need no cluster
 	go test $(RACE) $$(go list ./... | grep -v -e /e2e -e /internal/lint$$ -e /internal/exercises$$)
 
-# Modules of other years compile their own client-go, internal/docs a browser's driver.
-pages: ## hold docs and READMEs to code, links, claims and spelling; look at them in Chromium
+# Modules of other years compile their own client-go, internal/docs a browser's driver. vale,
+# which checks the English, needs a C compiler.
+pages: ## hold docs and READMEs to code, links, claims, spelling and English; look at them in Chromium
 	go -C internal/docs vet ./... && go -C internal/docs test ./...
 	go -C internal/docs run ./draw -check
 	go -C internal/docs run ./check -check
 	go -C internal/docs run ./browser
 	cd internal/docs/browser && npx --no-install cspell --no-progress --config ../cspell.yaml
+	$(VALE) $$(git ls-files '*.md' '0*/*.go' ':!*/testdata/*' ':!docs/claims.md')
 	go -C docs/older test ./...
 	go -C docs/versions test ./...
 

@@ -82,8 +82,24 @@ func TestProblems(t *testing.T) {
 			"<!-- go: x/x.go G -->\n```go\nfunc G() {}\n```", "x/x.go declares no G",
 		},
 		"language": {"```java\na\n```", `a block of "java"`},
-		"width":    {"```yaml\n" + strings.Repeat("a", 101) + "\n```", "wider than 100 columns"},
-		"command":  {"```sh\nmake nothing\n```", "nobody runs make nothing"},
+		"width":    {"```yaml\n" + strings.Repeat("a", 101) + "\n```", "docs/page.md:2: 101 columns, at most 100"},
+		"width with tabs": {
+			"```yaml\n\t" + strings.Repeat("a", 97) + "\n```", "docs/page.md:2: 101 columns, at most 100",
+		},
+		"width of runes": {"```yaml\n" + strings.Repeat("→", 100) + "\n```", ""},
+		"width of a test's output": {
+			"<!-- test: TestIt -->\n```text\na\n" + strings.Repeat("a", 111) + "\n```",
+			"docs/page.md:4: 111 columns, at most 110",
+		},
+		"width of a program's output": {
+			"<!-- output: x -->\n```text\n" + strings.Repeat("a", 111) + "\n```",
+			"docs/page.md:3: 111 columns, at most 110",
+		},
+		"width that is allowed": {"<!-- output: x -->\n```text\n" + strings.Repeat("a", 110) + "\n```", ""},
+		"width of client-go's log": {
+			"<!-- stderr: x -->\n```text\n" + strings.Repeat("a", 300) + "\n```", "",
+		},
+		"command": {"```sh\nmake nothing\n```", "nobody runs make nothing"},
 		"command that runs": {
 			"```sh\nmake something # and more\n```", "",
 		},
