@@ -50,7 +50,7 @@ $`)
 	})
 }
 
-// A namespace that does not exist is no error, only empty.
+// A namespace that does not exist is not an error: it is empty.
 func TestNamespace(t *testing.T) {
 	*namespace = "nosuch"
 	defer func() { *namespace = metav1.NamespaceAll }()

@@ -1,4 +1,4 @@
-// 05-resync runs something beside the handlers, and tells a resync from a write.
+// 05-resync runs a function periodically alongside the handlers, and tells a resync from a write.
 package main
 
 import (

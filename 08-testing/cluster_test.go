@@ -107,7 +107,7 @@ func apiServer(t *testing.T) *rest.Config {
 		}
 		return strings.TrimSpace(string(out))
 	}
-	// A name of its own each time: client-go caches transports by the paths of key and CA.
+	// A new name each time, because client-go caches transports by the paths of key and CA.
 	name := "informers-08-" + rand.String(8)
 	t.Cleanup(func() { shell("go run . down --name " + name) })
 	kubeconfig := shell(`eval "$(go run . up --api-only --name ` + name + `)" && echo "$KUBECONFIG"`)

@@ -364,7 +364,7 @@ func (c cluster) status(ctx context.Context) error {
 	for _, p := range running {
 		memory, err := p.MemoryInfoWithContext(ctx)
 		if err != nil {
-			continue // it has just exited
+			continue // it exited in the meantime
 		}
 		fmt.Printf("%-24s pid %-8d %4d MiB\n", p.program, p.Pid, memory.RSS>>20)
 	}

@@ -499,7 +499,7 @@ type round struct {
 	store    []string // the same of the store, by the lines before
 }
 
-// rounds are the resyncs of a log. One that is just being printed is none yet.
+// rounds are the resyncs of a log. One that is still being printed does not count yet.
 func rounds(log []logmatch.Line) (all []round) {
 	store := map[string]string{}
 	for _, line := range log {

@@ -17,7 +17,7 @@ import (
 	"example.com/informers/internal/life"
 )
 
-// The proofs of docs/a-pods-life.md. Each has a pod of its own, whose writes it
+// The proofs of docs/a-pods-life.md. Each has its own pod, whose writes it
 // joins with the audit log.
 
 // testLife lets a pod live, and asserts something of its writes.
@@ -41,7 +41,7 @@ func testLife(t *testing.T, what string, assert func(*testing.T, *life.Life)) {
 	})
 }
 
-// testPage asserts something in a namespace of its own.
+// testPage asserts something in a separate namespace.
 func testPage(t *testing.T, what string, assert func(t *testing.T, ns string)) {
 	t.Helper()
 	assess := func(ctx context.Context, t *testing.T, cfg *envconf.Config) context.Context {
@@ -160,7 +160,7 @@ func TestPodsLifeKubeletWritesStatus(t *testing.T) {
 			if w.Component() != agent || w.Request.User != user || w.Verb() != "patch pods/status" {
 				t.Errorf("%s is from %+v", w.New.ResourceVersion, w.Request)
 			}
-			// No precondition: a patch of a stale object is no conflict.
+			// No precondition: a patch of a stale object does not conflict.
 			if !w.Named || strings.Contains(w.Request.Sent, `"resourceVersion"`) {
 				t.Errorf("sent %s", w.Request.Sent)
 			}

@@ -11,7 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 )
 
-// docsStages is a namespace of the test's own.
+// docsStages is the test's own namespace.
 func docsStages(t *testing.T) (ctx context.Context, ns string) {
 	t.Helper()
 	t.Parallel()

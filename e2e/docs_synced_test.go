@@ -37,7 +37,7 @@ type lagging struct {
 	out     strings.Builder
 }
 
-// newLagging starts the informer in a namespace of its own, with a synced store.
+// newLagging starts the informer in a separate namespace, with a synced store.
 func newLagging(t *testing.T) *lagging {
 	t.Helper()
 	t.Parallel()

@@ -11,7 +11,7 @@ import (
 	"sigs.k8s.io/e2e-framework/pkg/features"
 )
 
-// apart is a namespace of the test's own, and the configuration of a client of its own.
+// apart is the test's own namespace, and the configuration of its own client.
 func apart(t *testing.T, prefix string) (ns string, config *rest.Config) {
 	t.Helper()
 	ns, err := newNamespace(t.Context(), t, client, prefix)

@@ -91,7 +91,10 @@ func (w *wiretap) frame(t *testing.T, from *bufio.Reader) string {
 	}
 	if event.Type == "BOOKMARK" {
 		version := []byte(`"` + meta.ResourceVersion + `"`)
-		fmt.Fprintf(&w.out, "%s\n", bytes.ReplaceAll(bytes.TrimSpace(line), version, []byte(`"…"`)))
+		shown := bytes.ReplaceAll(bytes.TrimSpace(line), version, []byte(`"…"`))
+		// The page has room for 110 columns.
+		shown = bytes.ReplaceAll(shown, []byte(`"annotations"`), []byte("\n    \"annotations\""))
+		fmt.Fprintf(&w.out, "%s\n", shown)
 	} else {
 		fmt.Fprintf(&w.out, "%-8s  %s, version %s\n", event.Type, meta.Name, w.pod())
 	}

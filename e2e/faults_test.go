@@ -27,7 +27,7 @@ import (
 	"example.com/informers/internal/logmatch"
 )
 
-// faults is the cluster for outages and load. On local it is one beside that of the
+// faults is the cluster for outages and load. On local it is a second one, next to that of the
 // other tests, as its API server is killed: the first test that needs it opens it,
 // the end of the suite closes it.
 var faults struct {
@@ -53,7 +53,7 @@ func faultCluster(t *testing.T) *clusters.Cluster {
 }
 
 // TestFaults: 05 and 07 while its API server cannot be reached, answers 503, or restarts, and
-// under load. On kind it is cut off only, on somebody else's cluster nothing is done.
+// under load. On kind it is cut off only, on another user's cluster nothing is done.
 func TestFaults(t *testing.T) {
 	t.Parallel()
 	if cluster.Which == "current" {

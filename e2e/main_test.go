@@ -1,5 +1,5 @@
 // Package e2e runs the chapters on a cluster as a learner would, creates and
-// deletes pods beside them, and holds what they print to what Kubernetes
+// deletes pods meanwhile, and checks what they print against what Kubernetes
 // guarantees: of one pod Add, then Updates, then Delete. It asserts nothing that
 // Kubernetes leaves open, such as the number of Updates.
 //
@@ -36,7 +36,7 @@ import (
 
 const (
 	root = ".."
-	// timeout is for what takes seconds on an idle machine. It is no assertion.
+	// timeout is for what takes seconds on an idle machine. It asserts nothing.
 	timeout = time.Minute
 )
 
@@ -133,7 +133,7 @@ func run(m *testing.M, cfg *envconf.Config) (code int, err error) {
 	return code, nil
 }
 
-// newEnv is an environment in which each test has a namespace of its own.
+// newEnv is an environment in which each test has its own namespace.
 func newEnv(cfg *envconf.Config) env.Environment {
 	prefix := cmp.Or(cfg.Namespace(), "e2e")
 	e := env.NewWithConfig(cfg.WithKubeconfigFile(cluster.Kubeconfig))
@@ -178,7 +178,7 @@ func serviceAccount(ctx context.Context, client kubernetes.Interface, ns string)
 // supervised is in the environment of the process that runs the tests.
 const supervised = "INFORMERS_E2E_SUPERVISED"
 
-// supervise runs the tests in a process of its own. However that one ends (a
+// supervise runs the tests in a separate process. However that one ends (a
 // panic, -timeout, ^C, kill), what it started is removed.
 func supervise() int {
 	tmp, err := os.MkdirTemp("", "informers-e2e")

@@ -74,7 +74,7 @@ func runChapters(t *testing.T) {
 	}
 	running["05-resync"].awaitStep(t, updated(s.key("web"), ": resync, .*").Within(timeout))
 	running["05-resync"].interrupt(t)
-	// After those before: the kubelet may answer a write to web with one of its own.
+	// After those before: the kubelet may answer a write to web with its own write.
 	lister := begin("06-lister", "--annotate", "web")
 	lister.awaitLine(t, "the lister has read it")
 	lister.awaitStep(t, updated(s.key("web"), "").Within(timeout))

@@ -133,7 +133,7 @@ func (p *proxy) connections() int {
 func (p *proxy) connect(t *testing.T, upstream string) {
 	t.Helper()
 	var l net.Listener
-	// A listener that was closed while another goroutine started a program is open for a
+	// A listener that was closed while another goroutine started a program stays open for a
 	// moment longer: in the new process, which closes it with its exec.
 	if err := wait.PollUntilContextTimeout(t.Context(), 10*time.Millisecond, timeout, true, func(context.Context) (_ bool, err error) {
 		if l, err = net.Listen("tcp", p.address); errors.Is(err, syscall.EADDRINUSE) {

@@ -475,7 +475,7 @@ func TestInformerEndsWithItsTest(t *testing.T) {
 		factory := informers.NewSharedInformerFactory(fake.NewClientset(pod("web", "1")), 0)
 		store := factory.Core().V1().Pods().TypedInformer().GetStore()
 
-		// t.Context() is canceled just before the cleanups run, after t.Fatal too.
+		// t.Context() is canceled right before the cleanups run, even after t.Fatal.
 		factory.StartWithContext(t.Context())
 		t.Cleanup(factory.Shutdown)
 

@@ -238,7 +238,7 @@ func TestQPSOfConfig(t *testing.T) {
 	equal(t, "QPS without Burst is an error", err != nil, true)
 }
 
-// Each package writes to a group of its own, and does not try again when the server says no.
+// Each package writes to its own API group, and does not try again when the server refuses.
 func TestEventsGoToTheirOwnGroup(t *testing.T) {
 	for group, send := range map[string]func(*testing.T, kubernetes.Interface) func(){
 		"": func(t *testing.T, client kubernetes.Interface) func() {

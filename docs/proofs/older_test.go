@@ -39,7 +39,7 @@ import (
 	"k8s.io/klog/v2/ktesting"
 )
 
-// What docs/older-code.md shows as today's form, beside the old one of docs/older.
+// What docs/older-code.md shows as today's form, next to the old one of docs/older.
 
 // todayConfig finds the cluster as kubectl does; a path or a context that is empty is the default.
 func todayConfig(path, kubecontext string) (*rest.Config, error) {
@@ -198,7 +198,7 @@ func todayIsGone(err error) bool {
 	return apierrors.IsNotFound(err)
 }
 
-// TestTodayStopEndsOnBothSignals runs itself in a process of its own.
+// TestTodayStopEndsOnBothSignals runs itself in a separate process.
 func TestTodayStopEndsOnBothSignals(t *testing.T) {
 	if os.Getenv("TODAY_STOP") != "" {
 		err := todayStop(func(ctx context.Context) error {

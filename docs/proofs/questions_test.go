@@ -145,7 +145,7 @@ func TestDeleteAndCreateMayBeOneUpdate(t *testing.T) {
 	})
 }
 
-// TestMutationDetectorPanics runs itself in a process of its own, which panics.
+// TestMutationDetectorPanics runs itself in a separate process, which panics.
 func TestMutationDetectorPanics(t *testing.T) {
 	if os.Getenv("CHANGE_THE_STORE") != "" {
 		tell(t, serve(pod("web", "1")), 0, func(t *testing.T, s *story) {

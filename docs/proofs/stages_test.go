@@ -32,7 +32,7 @@ import (
 	"example.com/informers/internal/outputs"
 )
 
-// A stagesScene is an informer, and in place of the API server the test: it answers each
+// A stagesScene is an informer, and the test instead of the API server: it answers each
 // request by hand. All is in a bubble, so times are exact and cost nothing.
 type stagesScene struct {
 	requests chan *stagesRequest

@@ -202,7 +202,7 @@ func (w *syncedWorker) stop() {
 	w.wg.Wait()
 }
 
-// run works until the queue is shut down. finished is told of each key.
+// run works until the queue is shut down. It calls finished for each key.
 func (w *syncedWorker) run(finished func(cache.ObjectName)) {
 	for {
 		key, shutdown := w.queue.Get()

@@ -20,7 +20,7 @@ import (
 	"example.com/informers/internal/outputs"
 )
 
-// A handler that waits for its own registration waits for ever.
+// A handler that waits for its own registration waits forever.
 func TestWaitInsideAHandlerHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)

@@ -33,7 +33,7 @@ func TestMeter(t *testing.T) {
 		// While the watch is cut off, web is deleted and created again.
 		api.Relist(running("web", "5", "uid-3"))
 		if got := meter.Running(); !slices.Equal(got, []types.UID{"uid-3"}) {
-			t.Fatalf(`the API server has one pod, default/web with uid-3, but Running returns %v.
+			t.Fatalf(`the API server has one pod, web with uid-3, but Running returns %v.
 While the watch was cut off, web with uid-1 was deleted and another web with uid-3 was created.
 A relist shows only the current pods. For the informer the object with the key default/web has
 changed, so you get a single Update. DeleteFunc was not called for uid-1.`, got)

@@ -119,7 +119,7 @@ func forbidden(t *testing.T) string {
 	return kubeconfig
 }
 
-// undecodable has a pod that does not fit the Go type: its memory is no quantity.
+// undecodable has a pod that does not fit the Go type: its memory is not a quantity.
 func undecodable(t *testing.T) string {
 	const pod = `{"kind": "Pod", "apiVersion": "v1", "metadata": {"namespace": "default", "name": "web", "resourceVersion": "1"},
 		"spec": {"containers": [{"name": "nginx", "resources": {"limits": {"memory": "much"}}}]}}`

@@ -16,7 +16,7 @@ import (
 // detector makes the informer panic when a handler has changed an object of the store.
 const detector = "KUBE_CACHE_MUTATION_DETECTOR=true"
 
-// TestSignals: SIGINT and SIGTERM end a program with exit code 0 within 2 s,
+// TestSignals: SIGINT and SIGTERM stop a program with exit code 0 within 2 s,
 // whatever the server does.
 func TestSignals(t *testing.T) {
 	servers := []struct {
@@ -128,7 +128,7 @@ func TestSecondSignal(t *testing.T) {
 	}
 }
 
-// TestForbiddenWatch: who may list but not watch is synced all the same, from a
+// TestForbiddenWatch: a client that may list but not watch is synced anyway, from a
 // list, and gets a relist at each retry.
 func TestForbiddenWatch(t *testing.T) {
 	t.Parallel()

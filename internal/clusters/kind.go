@@ -56,7 +56,7 @@ func docker(ctx context.Context, args ...string) error {
 
 // kind runs the kind of go.mod, never one from PATH. An interrupted kind leaves
 // behind a docker run that continues to create its container. These processes
-// therefore inherit the lock, until the last one exits, and a group of their own
+// therefore inherit the lock, until the last one exits, and their own process group
 // keeps ^C in a terminal from them.
 func (c *Cluster) kind(ctx context.Context, args ...string) error {
 	cmd := exec.CommandContext(ctx, "go", append([]string{"tool", "kind"}, args...)...)

@@ -62,8 +62,8 @@ var exercises = []struct {
 			"if key, err := cache.DeletionHandlingMetaNamespaceKeyFunc(obj); err == nil {\n\t\t\t\tknown.set(key, false)\n\t\t\t}",
 		}},
 	}},
-	{"04", "one pod, default/web with uid-3, but Running returns [uid-1 uid-3]", []fix{
-		{name: "ignore the other pod", says: "default/web with uid-3, but Running returns [uid-1].", edits: []string{
+	{"04", "one pod, web with uid-3, but Running returns [uid-1 uid-3]", []fix{
+		{name: "ignore the other pod", says: "web with uid-3, but Running returns [uid-1].", edits: []string{
 			"func(_, pod *corev1.Pod) {\n\t\t\tm.set(pod)", "func(old, pod *corev1.Pod) {\n\t\t\tif old.UID == pod.UID {\n\t\t\t\tm.set(pod)\n\t\t\t}",
 		}},
 	}},

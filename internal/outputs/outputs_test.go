@@ -48,15 +48,15 @@ func allowed(b Block, all []string, i int, change string) bool {
 	}
 	const updated, answer, command, synced, counted = `^handleUpdate .*(\)|→.*)$`, `^pod[/ ]`, `^\$ kubectl`, ` is synced$`, `^right after start`
 	const looked = ` is to be deleted in \S+$`
-	// beside returns the next line on one side that does not move.
-	beside := func(i, side int) int {
+	// opposite returns the next line on one side that does not move.
+	opposite := func(i, side int) int {
 		for i += side; word("runs") && at("^run$", i) || word("kubectl's answers") && at(answer, i); i += side {
 		}
 		return i
 	}
 	switch change {
 	case "dropped": // one of several Updates, one of several runs, an intermediate count
-		return word("Updates") && at(updated, i) && (at(updated, beside(i, -1)) || at(updated, beside(i, 1))) ||
+		return word("Updates") && at(updated, i) && (at(updated, opposite(i, -1)) || at(updated, opposite(i, 1))) ||
 			word("runs") && at("^run$", i) ||
 			word("looks") && at(looked, i) && (at(looked, i-1) || at(looked, i+1)) ||
 			word("counts on the way") && at(counted, i)
@@ -72,7 +72,7 @@ func allowed(b Block, all []string, i int, change string) bool {
 		}
 		return word("Updates") && at(updated, i) && at(updated, i+1) ||
 			// Update, other, Update: there is still one on each side.
-			word("Updates") && at(updated, i) != at(updated, i+1) && at(updated, beside(i, -1)) && at(updated, beside(i+1, 1)) ||
+			word("Updates") && at(updated, i) != at(updated, i+1) && at(updated, opposite(i, -1)) && at(updated, opposite(i+1, 1)) ||
 			word("looks") && at(looked, i) && at(looked, i+1) ||
 			word("place of the Update") && moves("^handleUpdate", "^(handleUpdate|cache is synced)") ||
 			word("runs") && moves("^run$", "^run$|^cache is synced$") ||

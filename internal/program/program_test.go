@@ -75,7 +75,7 @@ func TestAwait(t *testing.T) {
 	}
 }
 
-// TestSignal: a signal ends a program that waits, and a sequence notices that at once.
+// TestSignal: a signal stops a program that waits, and a sequence notices that at once.
 func TestSignal(t *testing.T) {
 	t.Parallel()
 	p := shell(t, `echo ready; exec sleep 60`)

@@ -18,7 +18,7 @@ func TestList(t *testing.T) {
 	}
 }
 
-// TestResyncDidNotList: a resync was no request when the comment of NewReflector said so.
+// TestResyncDidNotList: a resync did not list when the comment on NewReflector said it did.
 func TestResyncDidNotList(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		web := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web"}}

@@ -51,7 +51,7 @@ func run(root string, check bool) error {
 		}
 		r.pages = append(r.pages, p)
 	}
-	// Pages are read anew after the snippets and lines are in: claims are made of those.
+	// Pages are read again after the snippets and lines are in: claims are made of those.
 	for _, p := range r.pages {
 		if p.name != claimsFile {
 			files[p.name] = r.sourceLinks(p, r.snippets(p))

@@ -40,7 +40,7 @@ func (r *repository) sourceLine(repo, tag, path, line, title string) (int, error
 		return 0, fmt.Errorf("%q is no version: pin the link", tag)
 	}
 	if len(tag) == 40 && line == "" {
-		return 0, nil // a commit of something that is no Go module
+		return 0, nil // a commit of something that is not a Go module
 	}
 	source, err := r.source(repo, tag, path)
 	if err != nil {
