@@ -11,7 +11,7 @@ import (
 	"sigs.k8s.io/e2e-framework/pkg/features"
 )
 
-// apart is the test's own namespace, and the configuration of its own client.
+// apart is the test's own namespace, and the configuration of a client that only this test uses.
 func apart(t *testing.T, prefix string) (ns string, config *rest.Config) {
 	t.Helper()
 	ns, err := newNamespace(t.Context(), t, client, prefix)
