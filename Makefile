@@ -9,12 +9,12 @@ VALE := go tool -modfile=internal/tools/vale.mod vale --config=internal/docs/val
 demo: ## chapter 05 at work on a cluster: CLUSTER=auto, kind, local or current
 	go run ./internal/demo
 
-# The tests of cluster/, and 08's test on an API server, build Kubernetes, so they run only with
-# CLUSTER=local. The tests of internal/clusters that create real clusters need kind or local.
+# The tests of cluster/, and the chapters' tests on an API server, build Kubernetes, so they run only
+# with CLUSTER=local. The tests of internal/clusters that create real clusters need kind or local.
 test: unit e2e ## all tests, on the same choice of clusters
 	$(if $(filter kind local,$(CLUSTER)),go test -count=1 ./internal/clusters -args -cluster $(CLUSTER))
 	$(if $(filter local,$(CLUSTER)),go -C cluster test $(RACE) ./...)
-	$(if $(filter local,$(CLUSTER)),go test -count=1 -timeout 40m -tags cluster -run TestAnotherPodOfThatName -v ./08-testing)
+	$(if $(filter local,$(CLUSTER)),go test -count=1 -timeout 40m -tags cluster ./[0-9]*-*)
 
 # The detector panics when a handler changes an object of the store.
 unit: export KUBE_CACHE_MUTATION_DETECTOR = true
@@ -41,7 +41,7 @@ docs: ## record again and draw; RECORD names the recordings
 	go -C internal/docs run ./draw
 	go -C internal/docs run ./check
 
-walk: ## run the commands of the READMEs, as a reader does
+walk: ## run the commands of the front page, as a reader does
 	.ci/walk
 
 lint: ## go vet, gofmt, actionlint, golangci-lint, and the proof that they find something

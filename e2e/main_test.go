@@ -89,7 +89,11 @@ func run(m *testing.M, cfg *envconf.Config) (code int, err error) {
 			return 1, err
 		}
 		defer func() { _ = os.RemoveAll(*built) }()
-		if err := program.Build(root, *built, program.Chapters); err != nil {
+		all, err := program.Chapters(root)
+		if err == nil {
+			err = program.Build(root, *built, all)
+		}
+		if err != nil {
 			return 1, err
 		}
 	}

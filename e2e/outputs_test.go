@@ -7,8 +7,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/e2e-framework/pkg/features"
 
 	"example.com/informers/internal/outputs"
@@ -17,83 +19,43 @@ import (
 
 const makeDemo = "make demo"
 
-// TestOutputs runs what the chapters' READMEs show, as they say: a pod web is there
-// before, and nginx is created, becomes ready and is deleted while 03 to 05 run. 06 writes to
-// web; 07 and 08 delete nginx when its time is over.
+// TestOutputs runs each chapter as its README says: a pod web exists before, and a reader types
+// in another terminal while the chapter runs.
 func TestOutputs(t *testing.T) {
 	t.Parallel()
-	testenv.Test(t, features.New("the chapters' READMEs").WithLabel("part", "outputs").
-		Assess("show what a run prints", step(runChapters)).
-		Feature())
-}
-
-func runChapters(t *testing.T) {
-	s := &scene{client: client, kubeconfig: cluster.Kubeconfig, namespace: metav1.NamespaceDefault}
-	if cluster.Which == "current" {
-		ns, err := newNamespace(t.Context(), t, client, "e2e")
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.namespace = ns
-	}
-	s.record = watchPods(t, s.client, s.namespace)
-	s.create(t, "web")
-	defer func() {
-		s.delete(t, "web")
-		s.awaitGone(t, "web")
-	}()
-	s.awaitReady(t, "web")
-
-	running := map[string]*scene{}
-	commands := []string{makeDemo}
-	begin := func(chapter string, args ...string) *scene {
-		on := *s
-		on.record = watchPods(t, s.client, s.namespace)
-		on.chapter = s.start(t, chapter, args...)
-		running[chapter] = &on
-		commands = append(commands, runCommand(chapter))
-		return &on
-	}
-	for _, chapter := range program.Chapters[:5] {
-		begin(chapter)
-	}
-	for _, chapter := range []string{"01-clientset", "02-factory"} {
-		if code := running[chapter].chapter.End(t, timeout); code != 0 {
-			t.Errorf("%s: exit code %d", chapter, code)
-		}
-	}
-	running["03-handlers"].awaitAdd(t, "web", timeout)
-	running["04-sync"].awaitLine(t, "cache is synced")
-	running["05-resync"].awaitLine(t, "run")
-	s.create(t, "nginx")
-	s.awaitReady(t, "nginx")
-	s.delete(t, "nginx")
-	for _, chapter := range []string{"03-handlers", "04-sync"} {
-		running[chapter].awaitStep(t, deleted(s.key("nginx"), ".*").Within(timeout))
-		running[chapter].interrupt(t)
-	}
-	running["05-resync"].awaitStep(t, updated(s.key("web"), ": resync, .*").Within(timeout))
-	running["05-resync"].interrupt(t)
-	// After those before: the kubelet may answer a write to web with its own write.
-	lister := begin("06-lister", "--annotate", "web")
-	lister.awaitLine(t, "the lister has read it")
-	lister.awaitStep(t, updated(s.key("web"), "").Within(timeout))
-	lister.interrupt(t)
-	for _, chapter := range []string{"07-workqueue", "08-testing"} {
-		on := begin(chapter)
-		on.awaitLine(t, "cache is synced")
-		on.createPod(t, withTTL(plain("nginx"), "10s"))
-		on.awaitGone(t, "nginx")
-		on.awaitDeletion(t, "nginx")
-		on.interrupt(t)
-	}
-
-	for _, chapter := range program.Chapters {
-		checkOutput(t, runCommand(chapter), strings.ReplaceAll(running[chapter].chapter.Stdout.String(), s.namespace+"/", "default/"))
-	}
 	blocks, err := outputs.Blocks(root)
 	if err != nil {
 		t.Fatal(err)
+	}
+	commands := []string{makeDemo}
+	all, err := program.Chapters(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, chapter := range all {
+		readme, err := program.ReadReadme(root, chapter)
+		if err != nil {
+			t.Fatal(err)
+		}
+		command := strings.Join(append([]string{"go run ./" + chapter}, readme.Args...), " ")
+		commands = append(commands, command)
+		i := slices.IndexFunc(blocks, func(b outputs.Block) bool { return b.Kind == "output" && b.Command == command })
+		if i < 0 {
+			t.Fatalf("no README shows the output of %s", command)
+		}
+		t.Run(chapter, func(t *testing.T) {
+			t.Parallel()
+			s := &scene{}
+			testenv.Test(t, features.New("the README").WithLabel("part", "outputs").
+				WithSetup("with a pod web that is ready", s.setup(func(t *testing.T) {
+					s.create(t, "web")
+					s.awaitReady(t, "web")
+				})).
+				Assess("shows what a run prints", step(func(t *testing.T) {
+					checkOutput(t, command, s.follow(t, chapter, readme, blocks[i]))
+				})).
+				Feature())
+		})
 	}
 	for _, b := range blocks {
 		if b.Kind == "output" && !slices.Contains(commands, b.Command) {
@@ -102,12 +64,69 @@ func runChapters(t *testing.T) {
 	}
 }
 
-func runCommand(chapter string) string {
-	command := "go run ./" + chapter + " --namespace default"
-	if chapter == "06-lister" {
-		command += " --annotate web"
+// follow does what a README says, and returns what the chapter prints until all that is shown has
+// come, as if its namespace were default.
+func (s *scene) follow(t *testing.T, chapter string, readme program.Readme, shown outputs.Block) string {
+	t.Helper()
+	args := slices.Clone(readme.Args)
+	if i := slices.Index(args, metav1.NamespaceDefault); i >= 0 {
+		args = slices.Delete(args, i-1, i+1) // start names the test's namespace
 	}
-	return command
+	s.chapter = s.start(t, chapter, args...)
+	printed := func() string {
+		return strings.ReplaceAll(s.chapter.Stdout.String(), s.namespace+"/", metav1.NamespaceDefault+"/")
+	}
+	await := func(lines []string) {
+		deadline := time.After(2 * timeout)
+		for {
+			changed := s.chapter.Changed()
+			missing := slices.ContainsFunc(lines, func(line string) bool { return !shown.Has(line, printed()) })
+			if !missing || s.chapter.Ended() {
+				return
+			}
+			select {
+			case <-changed:
+			case <-deadline:
+				return // the check of the output says what is missing
+			}
+		}
+	}
+	lines := strings.Split(strings.TrimSuffix(shown.Text, "\n"), "\n")
+	if readme.Meanwhile != "" {
+		before := slices.IndexFunc(lines, func(line string) bool { return strings.Contains(line, "/nginx") })
+		if before < 0 {
+			t.Fatalf("%s: the output has no line about the pod nginx of the other terminal", shown.File)
+		}
+		await(lines[:before])
+		s.shell(t, readme.Meanwhile)
+	}
+	await(lines)
+	if !s.chapter.Ended() {
+		s.interrupt(t)
+	}
+	if code := s.chapter.End(t, timeout); code != 0 {
+		t.Errorf("%s: exit code %d, stderr:\n%s", chapter, code, &s.chapter.Stderr)
+	}
+	return printed()
+}
+
+// shell runs commands in a terminal whose namespace is the scene's.
+func (s *scene) shell(t *testing.T, commands string) {
+	t.Helper()
+	config, err := clientcmd.LoadFromFile(s.kubeconfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.Contexts[config.CurrentContext].Namespace = s.namespace
+	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := clientcmd.WriteToFile(*config, kubeconfig); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "sh", "-ec", strings.ReplaceAll(commands, "nginx:1.22", cluster.Nginx))
+	cmd.Env = append(slices.Clone(cluster.Env), "KUBECONFIG="+kubeconfig)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%s%v\n%s", commands, err, out)
+	}
 }
 
 // checkOutput holds what a README shows to what is printed today. With --update the

@@ -15,7 +15,10 @@ import (
 
 const root = "../.."
 
-var binDir string
+var (
+	all    []string // the chapters
+	binDir string   // and where they are built
+)
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -25,7 +28,9 @@ func TestMain(m *testing.M) {
 		if err == nil {
 			defer func() { _ = os.RemoveAll(dir) }()
 			binDir = dir
-			err = program.Build(root, dir, program.Chapters)
+			if all, err = program.Chapters(root); err == nil {
+				err = program.Build(root, dir, all)
+			}
 		}
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)

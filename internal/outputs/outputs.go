@@ -161,6 +161,14 @@ func (b Block) Check(printed string) error {
 	return b.match(shown, run)
 }
 
+// Has reports whether printed has a line that may stand in a run for this line of the block.
+func (b Block) Has(line, printed string) bool {
+	steps := b.steps([]string{line})
+	return slices.ContainsFunc(lines(printed), func(run string) bool {
+		return logmatch.Sequence{Steps: steps}.Match([]logmatch.Line{{Text: run}}) == nil
+	})
+}
+
 func (b Block) match(shown, run []string) error {
 	log := make([]logmatch.Line, len(run))
 	for i, line := range run {

@@ -20,20 +20,6 @@ import (
 	"example.com/informers/internal/logmatch"
 )
 
-// Chapters are the directories of the chapters, in the order of the lesson.
-var Chapters = []string{"01-clientset", "02-factory", "03-handlers", "04-sync", "05-resync", "06-lister", "07-workqueue", "08-testing"}
-
-// Parent returns the chapter that a chapter builds on, or "" for the first.
-func Parent(chapter string) string {
-	switch i := slices.Index(Chapters, chapter); {
-	case chapter == "06-lister":
-		return "04-sync" // it needs nothing of the resync
-	case i > 0:
-		return Chapters[i-1]
-	}
-	return ""
-}
-
 // Build compiles chapters of the repository at root into dir, with flags of go
 // build. The error includes the output of the compiler.
 func Build(root, dir string, chapters []string, flags ...string) error {
