@@ -105,7 +105,7 @@ func (p *page) followed(at int, command string) bool {
 		(strings.HasPrefix(command, "kubectl ") || strings.HasPrefix(command, "go run ./"+m[1]))
 }
 
-var goTest = regexp.MustCompile(`^go test (?:-v )?\./(docs/proofs|e2e|internal/lint|\d\d-[a-z]+)(?: (?:-v )?-run '?([\w|]+)'?)?$`)
+var goTest = regexp.MustCompile(`^go test (?:-v |-count=1 -timeout 40m -tags cluster )?\./(docs/proofs|e2e|internal/lint|\d\d-[a-z]+)(?: (?:-v )?-run '?([\w|]+)'?)?$`)
 
 // runs says whether a command of a page is run on each commit.
 func (r *repository) runs(command string) bool {
