@@ -30,8 +30,8 @@ type Readme struct {
 }
 
 var (
-	parent = regexp.MustCompile(`(?m)^From \[(\d\d-[^]]+)\]\(`)
-	shell  = regexp.MustCompile("(?ms)^```sh\n(.*?)^```$")
+	parent   = regexp.MustCompile(`(?m)^From \[(\d\d-[^]]+)\]\(`)
+	commands = regexp.MustCompile("(?ms)^```sh\n(.*?)^```$")
 )
 
 // ReadReadme reads the README.md of a chapter in root.
@@ -46,7 +46,7 @@ func ReadReadme(root, chapter string) (Readme, error) {
 	}
 	// A block with go run, and perhaps one for the other terminal before the output.
 	run, _, _ := strings.Cut(r.Text, "<!-- output: ")
-	blocks := shell.FindAllStringSubmatch(run, -1)
+	blocks := commands.FindAllStringSubmatch(run, -1)
 	i := slices.IndexFunc(blocks, func(block []string) bool { return strings.HasPrefix(block[1], "go run ./"+chapter) })
 	if i < 0 {
 		return Readme{}, fmt.Errorf("%s/README.md does not say go run ./%s before its output", chapter, chapter)
