@@ -266,8 +266,11 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, namespace string)
 			send(watch.Error, statusOf(apierrors.NewResourceExpired(fmt.Sprintf("too old resource version: %d (%d)", seen, oldest+1))))
 			return
 		}
-		if len(news) > 0 && s.faults.wait(r.Context()) != nil {
-			return
+		if len(news) > 0 {
+			time.Sleep(s.Lag)
+			if s.faults.wait(r.Context()) != nil {
+				return
+			}
 		}
 		for _, n := range news {
 			seen = n.version

@@ -13,11 +13,13 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
 )
 
 // Options say how a Server differs from the default.
@@ -27,6 +29,11 @@ type Options struct {
 	Window int
 	// Namespaces that exist. The default is default alone.
 	Namespaces []string
+	// Lag is how long after a write the watches get it. A real server needs some milliseconds.
+	Lag time.Duration
+	// Wrote is called with each write, if it is set: ADDED, MODIFIED or DELETED, and the pod with the
+	// version of the write. It must not call the Server.
+	Wrote func(kind watch.EventType, pod *corev1.Pod)
 }
 
 // A Server keeps pods. Its zero value is not usable: call New.
@@ -66,9 +73,11 @@ func New(options Options) *Server {
 
 // ServeHTTP answers requests for pods, and for their subresources status and binding.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if err := s.faults.answer(r.Context()); err != nil {
-		s.answer(w, 0)(nil, err)
-		return
+	if r.Context().Value(unhurt{}) == nil {
+		if err := s.faults.answer(r.Context()); err != nil {
+			s.answer(w, 0)(nil, err)
+			return
+		}
 	}
 	path := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
 	if len(path) < 3 || path[0] != "api" || path[1] != "v1" {
@@ -196,6 +205,17 @@ func (s *Server) append(w write) {
 	}
 	close(s.changed)
 	s.changed = make(chan struct{})
+	if s.Wrote == nil {
+		return
+	}
+	switch {
+	case w.last != nil:
+		s.Wrote(watch.Deleted, w.last)
+	case w.old == nil:
+		s.Wrote(watch.Added, w.now)
+	default:
+		s.Wrote(watch.Modified, w.now)
+	}
 }
 
 // Version is the resourceVersion of the last write.

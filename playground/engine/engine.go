@@ -41,6 +41,7 @@ type Event struct {
 type Stage string
 
 const (
+	Server  Stage = "server"  // a write, as the API server in memory reports it
 	Request Stage = "request" // between the reflector and the API server
 	Queue   Stage = "queue"   // an object enters the informer's queue
 	Store   Stage = "store"   // the store and its indexes change
@@ -87,7 +88,9 @@ type Engine struct {
 // Wait waits for that. emit is called with one event at a time.
 func Start(ctx context.Context, config *rest.Config, settings Settings, emit func(Event)) (*Engine, error) {
 	e := &Engine{emit: emit, began: time.Now(), ended: make(chan struct{}), registrations: map[string]cache.ResourceEventHandlerRegistration{}}
-	client, err := e.client(config)
+	config = rest.CopyConfig(config)
+	config.Wrap(e.tap)
+	client, err := NewClient(config)
 	if err != nil {
 		return nil, err
 	}
@@ -131,8 +134,8 @@ func Start(ctx context.Context, config *rest.Config, settings Settings, emit fun
 // Wait returns when the informer has stopped.
 func (e *Engine) Wait() { <-e.ended }
 
-// client is a REST client for pods alone: the clientset would be 30 MB of WebAssembly.
-func (e *Engine) client(config *rest.Config) (rest.Interface, error) {
+// NewClient is a REST client for pods alone: the clientset would be 30 MB of WebAssembly.
+func NewClient(config *rest.Config) (*rest.RESTClient, error) {
 	scheme := runtime.NewScheme()
 	if err := corev1.AddToScheme(scheme); err != nil {
 		return nil, err
@@ -144,7 +147,6 @@ func (e *Engine) client(config *rest.Config) (rest.Interface, error) {
 		GroupVersion: &corev1.SchemeGroupVersion, NegotiatedSerializer: serializer.NewCodecFactory(scheme).WithoutConversion(),
 		ContentType: runtime.ContentTypeJSON, // so that frames can be read
 	}
-	config.Wrap(e.tap)
 	return rest.RESTClientFor(config)
 }
 

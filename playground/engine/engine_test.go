@@ -73,8 +73,7 @@ func config(server *apiserver.Server) *rest.Config {
 
 func ask(t *testing.T, server *apiserver.Server, verb, name, body string) {
 	t.Helper()
-	e := &Engine{emit: func(Event) {}}
-	client, err := e.client(config(server))
+	client, err := NewClient(config(server))
 	if err != nil {
 		t.Fatal(err)
 	}

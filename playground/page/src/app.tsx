@@ -1,0 +1,399 @@
+import { scaleLinear } from 'd3-scale'
+import { useEffect, useMemo, useRef, useState } from 'preact/hooks'
+import { differences, empty, id, look, most, seconds, shapes, take, type Look, type View } from './model'
+import { link, stories, type Story } from './stories'
+import type { At, Command, Event, FromWorker, Settings, ToWorker } from './types'
+
+const free: Settings = { Resync: 30_000, RunEvery: 10_000, WatchList: true, Handlers: [{ Name: 'a' }, { Name: 'b' }] }
+const opening: At[] = [[0, { Do: 'create', Name: 'web' }], [2_000, { Do: 'start', Settings: free }]]
+const speeds: [string, number][] = [['1×', 1], ['10×', 10], ['60×', 60], ['as fast as it goes', 100_000]]
+
+// The stages of the pipeline, in the order of docs/how-an-informer-works.md, each with its place in client-go.
+const stages: { stage: Event['stage']; title: string; source: string; hint: string }[] = [
+  { stage: 'server', title: 'API server', source: '', hint: 'each write, as the server in memory makes it' },
+  { stage: 'request', title: 'Reflector', source: 'tools/cache/reflector.go#L972', hint: 'requests and frames, at the transport' },
+  { stage: 'queue', title: 'Queue', source: 'tools/cache/the_real_fifo.go#L255', hint: 'seen by a transform' },
+  { stage: 'store', title: 'Store', source: 'tools/cache/thread_safe_store.go#L309', hint: 'seen by an index function' },
+  { stage: 'handler', title: 'Handlers', source: 'tools/cache/shared_informer.go#L1478', hint: 'one listener and one buffer each' },
+  { stage: 'work', title: 'Work queue', source: 'util/workqueue/queue.go#L227', hint: 'keys, not objects' },
+]
+
+interface Saved { version: 1; script: At[]; until: number; events: Event[] }
+
+export function App() {
+  const [module, setModule] = useState<WebAssembly.Module>()
+  const [progress, setProgress] = useState('')
+  const [problem, setProblem] = useState('')
+  const [story, setStory] = useState<Story | undefined>(() => stories.find((s) => '#' + s.id === location.hash))
+  const [speed, setSpeed] = useState(1)
+  const [guess, setGuess] = useState<number>()
+  const [now, setNow] = useState(0)
+  const [ended, setEnded] = useState(false)
+  const [selected, setSelected] = useState<Event>()
+  const [, setDrawn] = useState(0)
+  const view = useRef<View>(empty())
+  const worker = useRef<Worker | undefined>(undefined)
+  const script = useRef<At[]>(opening)
+
+  useEffect(() => {
+    load(setProgress).then(setModule, (e) => setProblem(String(e instanceof Error ? e.message : e)))
+    const changed = () => setStory(stories.find((s) => '#' + s.id === location.hash))
+    addEventListener('hashchange', changed)
+    return () => removeEventListener('hashchange', changed)
+  }, [])
+
+  const send = (message: ToWorker) => worker.current?.postMessage(message)
+
+  // begin runs a script from its start, up to a time as fast as it goes.
+  const begin = (from: At[], until: number, to = 0, pace = 0) => {
+    worker.current?.terminate()
+    view.current = empty()
+    script.current = [...from]
+    setNow(0)
+    setEnded(false)
+    setSelected(undefined)
+    const w = new Worker(new URL('./worker.ts', import.meta.url))
+    worker.current = w
+    w.onmessage = ({ data }: MessageEvent<FromWorker>) => {
+      if (worker.current !== w) return
+      if (data.type === 'failed') setProblem(data.text)
+      else {
+        setNow(data.now)
+        if (data.type === 'events') {
+          take(view.current, data.events, data.store)
+          setDrawn((n) => n + 1)
+        } else setEnded(data.ended)
+      }
+    }
+    w.onerror = (e) => setProblem(e.message)
+    send({ type: 'load', module: module!, exec: new URL('wasm_exec.js', location.href).href, script: from, until })
+    if (to > 0) send({ type: 'to', time: to })
+    send({ type: 'pace', speed: pace })
+    setSpeed(pace)
+  }
+
+  useEffect(() => {
+    if (!module) return
+    setGuess(undefined)
+    if (story) begin(story.script, story.until)
+    else begin(opening, 1e12, 0, 1)
+  }, [module, story])
+
+  const pace = (s: number) => {
+    setSpeed(s)
+    send({ type: 'pace', speed: s })
+  }
+  const command = (c: Command) => {
+    script.current.push([now, c])
+    setEnded(false)
+    send({ type: 'command', command: c })
+  }
+  const save = () => {
+    const data: Saved = { version: 1, script: script.current, until: story?.until ?? now, events: view.current.events }
+    const a = document.createElement('a')
+    a.href = URL.createObjectURL(new Blob([JSON.stringify(data)], { type: 'application/json' }))
+    a.download = 'informer.json'
+    a.click()
+    URL.revokeObjectURL(a.href)
+  }
+  const open = async (file: File) => {
+    try {
+      const data = JSON.parse(await file.text()) as Saved
+      if (data.version !== 1 || !Array.isArray(data.script)) throw new Error('it is not a run that this page has saved')
+      setProblem('')
+      begin(data.script, data.until, data.until)
+    } catch (e) {
+      setProblem(`open ${file.name}: ${e instanceof Error ? e.message : e}`)
+    }
+  }
+
+  if (problem && !module) return <p class="problem" role="alert">{problem}</p>
+  if (!module) return <p class="loading" role="status">Loading client-go: {progress}</p>
+  const v = view.current
+  return (
+    <>
+      <header>
+        <h1>Watch an informer</h1>
+        <label>
+          Story{' '}
+          <select value={story?.id ?? ''} onChange={(e) => { location.hash = e.currentTarget.value }}>
+            <option value="">none: try what you like</option>
+            {stories.map((s) => <option value={s.id} key={s.id}>{s.title}</option>)}
+          </select>
+        </label>
+        <div class="clock" role="group" aria-label="Clock">
+          <output class="now" aria-label="Virtual time">{seconds(now)}</output>
+          <button onClick={() => pace(0)} aria-pressed={speed === 0}>Pause</button>
+          <button onClick={() => { setSpeed(0); send({ type: 'step' }) }} title="up to the next event">Step</button>
+          {speeds.map(([name, s]) => <button key={name} onClick={() => pace(s)} aria-pressed={speed === s}>{name}</button>)}
+          <button onClick={() => begin(script.current, story?.until ?? 1e12)}>From the start</button>
+          <button onClick={save}>Save</button>
+          <label class="button">Open<input type="file" accept="application/json" onChange={(e) => { const f = e.currentTarget.files?.[0]; if (f) void open(f); e.currentTarget.value = '' }} /></label>
+        </div>
+      </header>
+      {problem && <p class="problem" role="alert">{problem} <button onClick={() => setProblem('')}>Close</button></p>}
+      <main>
+        {story
+          ? <Tale story={story} events={v.events} ended={ended} guess={guess} onGuess={(i) => { setGuess(i); pace(1) }} again={(to) => begin(story.script, story.until, to)} />
+          : <Controls command={command} pods={[...v.server.keys()]} handlers={v.handlers} />}
+        <Pipeline view={v} selected={selected} select={setSelected} />
+        <Timeline view={v} now={now} selected={selected} select={setSelected} />
+        <div class="panels">
+          <Tables view={v} />
+          <Requests view={v} now={now} />
+          <Lines view={v} />
+          <Details view={v} event={selected} />
+        </div>
+      </main>
+      <footer>
+        The informer is client-go v0.37, unmodified. The API server is in memory, for pods alone.{' '}
+        {v.dropped > 0 && `The page keeps the last ${most} events; ${v.dropped} older ones are gone.`}
+      </footer>
+    </>
+  )
+}
+
+// load compiles the program, and says how much of it has arrived.
+async function load(progress: (text: string) => void): Promise<WebAssembly.Module> {
+  if (typeof WebAssembly !== 'object') throw new Error('This browser has no WebAssembly: use a current Chromium, Firefox or Safari.')
+  const response = await fetch('informer.wasm.gz')
+  if (!response.ok) throw new Error(`load informer.wasm.gz: ${response.status}`)
+  const all = Number(response.headers.get('Content-Length'))
+  let bytes = 0
+  const counted = response.body!.pipeThrough(new TransformStream<Uint8Array<ArrayBuffer>, Uint8Array<ArrayBuffer>>({
+    transform(chunk, controller) {
+      bytes += chunk.length
+      progress(`${(bytes / 1e6).toFixed(1)} of ${(all / 1e6).toFixed(1)} MB`)
+      controller.enqueue(chunk)
+    },
+  }))
+  // A static host sends it as it is, so the page unpacks it.
+  const unpacked = counted.pipeThrough(new DecompressionStream('gzip'))
+  return WebAssembly.compileStreaming(new Response(unpacked, { headers: { 'Content-Type': 'application/wasm' } }))
+}
+
+function Tale(p: { story: Story; events: Event[]; ended: boolean; guess?: number; onGuess: (i: number) => void; again: (to: number) => void }) {
+  const right = p.ended ? p.story.answers.findIndex((a) => a.holds(p.events)) : -1
+  return (
+    <section class="tale" aria-labelledby="tale">
+      <h2 id="tale">{p.story.title}</h2>
+      <p>{p.story.intro}</p>
+      <fieldset>
+        <legend>{p.story.question}</legend>
+        {p.story.answers.map((a, i) => (
+          <button key={a.text} class={p.ended ? (i === right ? 'right' : 'wrong') : ''} aria-pressed={p.guess === i} disabled={p.guess !== undefined} onClick={() => p.onGuess(i)}>
+            {a.text}{p.ended && i === right && ' ✓'}
+          </button>
+        ))}
+      </fieldset>
+      <div aria-live="polite">
+        {p.guess === undefined && <p class="hint">Choose what you expect. Then it runs.</p>}
+        {p.ended && (
+          <>
+            <p><strong>{p.guess === right ? 'As you expected.' : 'Otherwise than you expected.'}</strong> {p.story.shows}</p>
+            <p>{p.story.links.map(([title, path]) => <a key={path} href={link(path)}>{title}</a>)}</p>
+          </>
+        )}
+      </div>
+      <label>
+        Back to{' '}
+        <input type="range" min={0} max={p.story.until} step={100} value={0} aria-label="Play again from this time" onChange={(e) => p.again(Number(e.currentTarget.value))} />
+      </label>
+    </section>
+  )
+}
+
+function Controls({ command, pods, handlers }: { command: (c: Command) => void; pods: string[]; handlers: string[] }) {
+  const [pod, setPod] = useState('nginx')
+  const [settings, setSettings] = useState<Settings>(free)
+  const names = pods.map((key) => key.split('/')[1])
+  const target = names.includes(pod) ? pod : names[0]
+  const set = (more: Partial<Settings>) => setSettings({ ...settings, ...more })
+  return (
+    <section class="controls" aria-label="Controls">
+      <div role="group" aria-label="Pods">
+        <h2>Pods</h2>
+        <label>Name <input value={pod} onInput={(e) => setPod(e.currentTarget.value)} list="pods" /></label>
+        <datalist id="pods">{names.map((n) => <option value={n} key={n} />)}</datalist>
+        <button onClick={() => command({ Do: 'create', Name: pod })}>Create</button>
+        <button onClick={() => command({ Do: 'create', Name: 'many', Count: 20 })}>Create 20</button>
+        <button onClick={() => command({ Do: 'create', Name: pod, Hold: true })}>Create with a finalizer</button>
+        <button disabled={!target} onClick={() => command({ Do: 'label', Name: target, Labels: { color: Math.random() < 0.5 ? 'red' : 'blue' } })}>Label {target}</button>
+        <button disabled={!target} onClick={() => command({ Do: 'delete', Name: target })}>Delete {target}</button>
+        <button disabled={!target} onClick={() => command({ Do: 'delete', Name: target, Grace: 0 })}>Delete {target} now</button>
+        <button disabled={!target} onClick={() => command({ Do: 'release', Name: target })}>Remove its finalizer</button>
+      </div>
+      <div role="group" aria-label="Faults">
+        <h2>Faults</h2>
+        <button onClick={() => { command({ Do: 'break', Fault: { Refuse: true } }); command({ Do: 'end' }) }}>Cut: refused</button>
+        <button onClick={() => command({ Do: 'break', Fault: { Silent: true } })}>Silent</button>
+        {[401, 403, 429, 503].map((Code) => (
+          <button key={Code} onClick={() => { command({ Do: 'break', Fault: { Code, RetryAfter: Code === 429 ? 5 : 0 } }); command({ Do: 'end' }) }}>{Code}</button>
+        ))}
+        <button onClick={() => command({ Do: 'break', Fault: { SwallowBookmarks: true } })}>Swallow bookmarks</button>
+        <button onClick={() => command({ Do: 'end' })}>End the watch</button>
+        <button onClick={() => command({ Do: 'end', Reset: true })}>Reset the watch</button>
+        <button onClick={() => { command({ Do: 'expire' }); command({ Do: 'end' }) }}>410</button>
+        <button class="heal" onClick={() => command({ Do: 'break', Fault: {} })}>All well again</button>
+      </div>
+      <div role="group" aria-label="Handlers">
+        <h2>Handlers</h2>
+        <button onClick={() => command({ Do: 'handler', Handler: { Name: next(handlers), Resync: 10_000 } })}>Add one, resync 10 s</button>
+        <button onClick={() => command({ Do: 'handler', Handler: { Name: next(handlers), Slow: 2_000 } })}>Add a slow one</button>
+        <button onClick={() => command({ Do: 'handler', Handler: { Name: next(handlers), Mutate: true } })}>Add one that changes the cache</button>
+        <button disabled={handlers.length === 0} onClick={() => command({ Do: 'remove', Name: handlers.at(-1)! })}>Remove {handlers.at(-1)}</button>
+      </div>
+      <div role="group" aria-label="A new informer">
+        <h2>A new informer</h2>
+        <label>Resync <select value={settings.Resync} onChange={(e) => set({ Resync: Number(e.currentTarget.value) })}>
+          {[0, 10_000, 30_000, 600_000].map((r) => <option value={r} key={r}>{r ? seconds(r) : 'none'}</option>)}
+        </select></label>
+        <label><input type="checkbox" checked={settings.WatchList} onChange={(e) => set({ WatchList: e.currentTarget.checked })} /> WatchList</label>
+        <label><input type="checkbox" checked={!!settings.Trim} onChange={(e) => set({ Trim: e.currentTarget.checked })} /> transform</label>
+        <label><input type="checkbox" checked={!!settings.Worker} onChange={(e) => set({ Worker: e.currentTarget.checked ? { Takes: 500, Fails: 1 } : undefined })} /> work queue</label>
+        <label>Selector <input value={settings.Labels ?? ''} placeholder="color=red" onInput={(e) => set({ Labels: e.currentTarget.value })} /></label>
+        <button onClick={() => command({ Do: 'start', Settings: settings })}>Stop the old one, start this one</button>
+        <button onClick={() => command({ Do: 'stop' })}>Stop</button>
+      </div>
+    </section>
+  )
+}
+
+const next = (handlers: string[]) => 'abcdefghijklmnopqrstuvwxyz'.split('').find((n) => !handlers.includes(n)) ?? 'z'
+
+// A token is one event at one stage. All tokens of one version of a pod are selected together.
+function Token({ event, selected, select }: { event: Event; selected?: Event; select: (e: Event) => void }) {
+  const kind = look(event)
+  const chosen = selected && (selected.seq === event.seq || (event.key && id(selected) === id(event)))
+  return (
+    <button class={`token ${kind}`} aria-pressed={!!chosen} onClick={() => select(event)} title={`${event.kind} ${event.key ?? ''} ${event.text ?? ''}`}>
+      <span aria-hidden="true">{shapes[kind]}</span> {event.handler && `${event.handler}: `}{event.kind} {event.key?.split('/')[1]} {event.version}
+    </button>
+  )
+}
+
+function Pipeline({ view, selected, select }: { view: View; selected?: Event; select: (e: Event) => void }) {
+  return (
+    <section class="pipeline" aria-label="Pipeline">
+      {stages.map(({ stage, title, hint, source }) => {
+        const seen = view.events.filter((e) => e.stage === stage && e.kind !== 'returns' && (e.stage !== 'store' || e.kind !== '')).slice(-7).reverse()
+        return (
+          <div class="stage" key={stage}>
+            <h2>{source ? <a href={`https://github.com/kubernetes/client-go/blob/v0.37.2/${source}`}>{title}</a> : title}</h2>
+            <p class="hint">{hint}</p>
+            <ol>{seen.map((e) => <li key={e.seq}><Token event={e} selected={selected} select={select} /></li>)}</ol>
+          </div>
+        )
+      })}
+    </section>
+  )
+}
+
+function Timeline({ view, now, selected, select }: { view: View; now: number; selected?: Event; select: (e: Event) => void }) {
+  const [span, setSpan] = useState(30_000)
+  const [width, setWidth] = useState(1000)
+  const box = useRef<HTMLDivElement>(null)
+  useEffect(() => {
+    const observer = new ResizeObserver(([entry]) => setWidth(entry.contentRect.width))
+    observer.observe(box.current!)
+    return () => observer.disconnect()
+  }, [])
+  const lanes = useMemo(() => ['requests', 'store', ...view.handlers.map((h) => 'handler ' + h), 'work queue', 'errors'], [view.handlers])
+  const lane = (e: Event) => ({ request: 0, store: 1, handler: 2 + view.handlers.indexOf(e.handler ?? ''), work: lanes.length - 2, error: lanes.length - 1 } as Record<string, number>)[e.stage]
+  const end = Math.max(now, span), from = end - span
+  const x = scaleLinear([from, end], [110, Math.max(width - 12, 200)])
+  const shown = view.events.filter((e) => e.at >= from && lane(e) !== undefined && e.kind !== 'returns').slice(-600)
+  const resyncs = [...new Set(shown.filter((e) => e.kind === 'Update resync').map((e) => e.at))]
+  const height = lanes.length * 24 + 26
+  return (
+    <section class="timeline" aria-label="Timeline" ref={box}>
+      <div class="zoom" role="group" aria-label="Zoom">
+        {[5_000, 30_000, 120_000, 600_000].map((s) => <button key={s} aria-pressed={span === s} onClick={() => setSpan(s)}>{s / 1000} s</button>)}
+      </div>
+      <svg width={width} height={height} role="img" aria-label={`The last ${span / 1000} seconds: ${shown.length} events`}>
+        {lanes.map((name, i) => (
+          <g key={name}>
+            <text x={4} y={i * 24 + 17}>{name}</text>
+            <line class="lane" x1={110} x2={width} y1={i * 24 + 12} y2={i * 24 + 12} />
+          </g>
+        ))}
+        {resyncs.map((at) => <line class="resync" key={at} x1={x(at)} x2={x(at)} y1={0} y2={height - 22} />)}
+        {shown.map((e) => {
+          const kind = look(e)
+          const chosen = selected && (selected.seq === e.seq || (e.key && id(selected) === id(e)))
+          return <text class={`point ${kind}${chosen ? ' chosen' : ''}`} key={e.seq} x={x(e.at)} y={lane(e) * 24 + 17} text-anchor="middle" onClick={() => select(e)}><title>{`${seconds(e.at)} ${e.kind} ${e.key ?? ''}`}</title>{shapes[kind]}</text>
+        })}
+        {x.ticks(8).map((t) => <text class="tick" key={t} x={x(t)} y={height - 6} text-anchor="middle">{t / 1000} s</text>)}
+        <line class="now" x1={x(now)} x2={x(now)} y1={0} y2={height - 22} />
+      </svg>
+      <p class="legend">{(Object.keys(shapes) as Look[]).filter((k) => k !== 'other').map((k) => <span key={k} class={k}><span aria-hidden="true">{shapes[k]}</span> {k}</span>)}</p>
+    </section>
+  )
+}
+
+function Tables({ view }: { view: View }) {
+  const keys = [...new Set([...view.server.keys(), ...view.store.keys()])].sort()
+  return (
+    <section aria-labelledby="tables">
+      <h2 id="tables">Server and store</h2>
+      <table>
+        <thead><tr><th>pod</th><th>server</th><th>store</th></tr></thead>
+        <tbody>
+          {keys.slice(0, 12).map((key) => (
+            <tr key={key} class={view.server.get(key) === view.store.get(key) ? '' : 'differs'}>
+              <td>{key}</td><td>{view.server.get(key) ?? '–'}</td><td>{view.store.get(key) ?? '–'}</td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+      {keys.length > 12 && <p class="hint">and {keys.length - 12} more</p>}
+      {keys.length === 0 && <p class="hint">no pods yet</p>}
+    </section>
+  )
+}
+
+function Requests({ view, now }: { view: View; now: number }) {
+  return (
+    <section aria-labelledby="requests">
+      <h2 id="requests">Requests</h2>
+      <ol class="requests">
+        {[...view.requests.values()].slice(-6).reverse().map((r) => (
+          <li key={r.id} class={r.ended === undefined ? 'open' : ''}>
+            <strong>{r.id} {r.verb}</strong> {r.status} · {r.frames} frames · {r.bytes} bytes · {seconds((r.ended ?? now) - r.began)} {r.end && `· ${r.end}`}
+            <div class="query">{r.query.split('&').join(' ')}</div>
+          </li>
+        ))}
+      </ol>
+    </section>
+  )
+}
+
+function Lines({ view }: { view: View }) {
+  return (
+    <section aria-labelledby="log">
+      <h2 id="log">What chapter 05 prints</h2>
+      <pre tabindex={0} aria-labelledby="log">{view.log.slice(-14).map((e) => e.text).join('\n')}</pre>
+    </section>
+  )
+}
+
+function Details({ view, event }: { view: View; event?: Event }) {
+  if (!event) return <section aria-labelledby="details"><h2 id="details">Details</h2><p class="hint">Choose a token, or a mark on the timeline.</p></section>
+  const pod = view.versions.get(id(event))
+  const before = event.old ?? [...view.events].reverse().find((e) => e.key === event.key && e.pod && e.seq < event.seq && e.version !== event.version)?.version
+  const old = before ? view.versions.get(`${event.key} ${before}`) : undefined
+  const request = view.brought.get(id(event)) ?? event.request
+  const stage = stages.find((s) => s.stage === event.stage)
+  return (
+    <section aria-labelledby="details">
+      <h2 id="details">{event.kind} {event.key} {event.version}</h2>
+      <p>
+        At {seconds(event.at)}, stage {stage?.title ?? event.stage}
+        {stage?.source && <>, <a href={`https://github.com/kubernetes/client-go/blob/v0.37.2/${stage.source}`}>{stage.source}</a></>}
+        {request && <>, brought by request {request}</>}. {event.text}
+      </p>
+      {old !== undefined && pod !== undefined && <><h3>What differs from {before}</h3><ul>{differences(old, pod).slice(0, 14).map((d) => <li key={d}>{d}</li>)}</ul></>}
+      {pod !== undefined && <details><summary>The pod</summary><pre tabindex={0}>{JSON.stringify(pod, null, 2)}</pre></details>}
+    </section>
+  )
+}
