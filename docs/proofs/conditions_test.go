@@ -209,7 +209,7 @@ func TestNotEveryLostConnectionIsResumed(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ctx, logged := logs(t)
-				ctx, cancel := context.WithCancel(ctx)
+
 				var line *lineServer
 				var requests atomic.Int32
 				var ended, again time.Time
@@ -259,10 +259,9 @@ func TestNotEveryLostConnectionIsResumed(t *testing.T) {
 					t.Fatal(err)
 				}
 				factory.StartWithContext(ctx)
+				t.Cleanup(factory.Shutdown)
 				time.Sleep(3 * time.Minute)
 				synctest.Wait()
-				cancel()
-				factory.Shutdown()
 
 				equal(t, "relist", relisted, test.relist)
 				equal(t, "deleted", deleted, fmt.Sprintf("[b tombstone=%t]", test.relist))

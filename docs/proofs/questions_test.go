@@ -74,7 +74,7 @@ func TestRelistUpdatesWithoutAChange(t *testing.T) {
 
 func TestStoreIsSyncedBeforeItsHandler(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithCancel(t.Context())
+		ctx := t.Context()
 		factory := informers.NewSharedInformerFactory(fake.NewClientset(pod("web", "1")), 0)
 		pods := factory.Core().V1().Pods().TypedInformer()
 		release := make(chan struct{})
@@ -85,14 +85,13 @@ func TestStoreIsSyncedBeforeItsHandler(t *testing.T) {
 			t.Fatal(err)
 		}
 		factory.StartWithContext(ctx)
+		t.Cleanup(factory.Shutdown)
 
 		equal(t, "factory's wait", factory.WaitForCacheSyncWithContext(ctx).Err, nil)
 		equal(t, "informer.HasSynced", pods.HasSynced(), true)
 		equal(t, "handler.HasSynced, its Add under way", handler.HasSynced(), false)
 		close(release)
 		equal(t, "cache.WaitFor the handler", cache.WaitFor(ctx, "", handler.HasSyncedChecker()), true)
-		cancel()
-		factory.Shutdown()
 	})
 }
 
@@ -224,9 +223,10 @@ func TestForbiddenIsRetriedForEver(t *testing.T) {
 
 func TestInformerAskedForAfterStartDoesNotRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithCancel(t.Context())
+		ctx := t.Context()
 		factory := informers.NewSharedInformerFactory(fake.NewClientset(pod("web", "1")), 0)
 		factory.StartWithContext(ctx)
+		t.Cleanup(factory.Shutdown)
 		lister := factory.Core().V1().Pods().Lister() // too late
 		equal(t, "factory's wait", factory.WaitForCacheSyncWithContext(ctx).Err, nil)
 		for _, want := range []int{0, 1} {
@@ -237,8 +237,6 @@ func TestInformerAskedForAfterStartDoesNotRun(t *testing.T) {
 			equal(t, "error", err, nil)
 			factory.StartWithContext(ctx) // a second Start runs what the first did not know
 		}
-		cancel()
-		factory.Shutdown()
 	})
 }
 
@@ -353,14 +351,13 @@ func TestFakeClientForgetsADeleteBeforeTheWatch(t *testing.T) {
 		})
 		factory := informers.NewSharedInformerFactory(client, 0)
 		store := factory.Core().V1().Pods().TypedInformer().GetStore()
-		ctx, cancel := context.WithCancel(t.Context())
+		ctx := t.Context()
 		factory.StartWithContext(ctx)
+		t.Cleanup(factory.Shutdown)
 		synctest.Wait()
 		keys := store.ListKeys()
 		slices.Sort(keys)
 		equal(t, "keys in the store", keys, []string{"default/gone", "default/new"})
-		cancel()
-		factory.Shutdown()
 	})
 }
 

@@ -78,7 +78,6 @@ type story struct {
 	factory  informers.SharedInformerFactory
 	informer corev1informers.PodIndexInformer
 	handler  cache.ResourceEventHandlerRegistration
-	cancel   context.CancelFunc
 	begin    time.Time
 	calls    []string
 }
@@ -88,18 +87,17 @@ type story struct {
 func tell(t *testing.T, s *server, resync time.Duration, act func(t *testing.T, s *story), options ...informers.SharedInformerOption) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithCancel(t.Context())
+		ctx := t.Context()
 		factory := informers.NewSharedInformerFactoryWithOptions(s, resync, options...)
 		story := &story{
-			server: s, Context: ctx, cancel: cancel, begin: time.Now(),
+			server: s, Context: ctx, begin: time.Now(),
 			factory: factory, informer: factory.Core().V1().Pods().TypedInformer(),
 		}
 		story.handler = story.add(t, story.log)
 		factory.StartWithContext(ctx)
+		t.Cleanup(factory.Shutdown)
 		synctest.Wait()
 		act(t, story)
-		cancel()
-		factory.Shutdown()
 	})
 }
 

@@ -177,12 +177,12 @@ func TestOldGeneratedInformerOverAFake(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				factory := informers.NewSharedInformerFactory(test.client, 0)
 				factory.InformerFor(&corev1.Pod{}, test.informer)
+				factory.StartWithContext(t.Context())
+				t.Cleanup(factory.Shutdown)
 				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
-				factory.StartWithContext(ctx)
+				defer cancel()
 				err := factory.WaitForCacheSyncWithContext(ctx).Err
 				equal(t, "synced", err == nil, test.synced)
-				cancel()
-				factory.Shutdown()
 			})
 		})
 	}

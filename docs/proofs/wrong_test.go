@@ -38,11 +38,10 @@ func TestWaitInsideAHandlerHangs(t *testing.T) {
 		}
 		close(ready)
 		factory.StartWithContext(ctx)
+		t.Cleanup(factory.Shutdown)
 		time.Sleep(59 * time.Minute)
 		synctest.Wait()
 		equal(t, "synced after 59 minutes", registration.HasSynced(), false)
-		cancel()
-		factory.Shutdown()
 	})
 }
 
@@ -105,7 +104,7 @@ func TestShutdownBeforeCancelHangs(t *testing.T) {
 // The fake clientset sets no resourceVersion, so a write looks like a resync to who compares.
 func TestFakeWritesHaveNoResourceVersion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithCancel(t.Context())
+		ctx := t.Context()
 		client := fake.NewClientset()
 		factory := informers.NewSharedInformerFactory(client, 0)
 		equals, differs := 0, 0
@@ -122,6 +121,7 @@ func TestFakeWritesHaveNoResourceVersion(t *testing.T) {
 			t.Fatal(err)
 		}
 		factory.StartWithContext(ctx)
+		t.Cleanup(factory.Shutdown)
 		synctest.Wait()
 		web, err := client.CoreV1().Pods("default").Create(ctx,
 			&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "web"}}, metav1.CreateOptions{})
@@ -135,8 +135,6 @@ func TestFakeWritesHaveNoResourceVersion(t *testing.T) {
 		synctest.Wait()
 		equal(t, "writes with equal resourceVersions", equals, 1)
 		equal(t, "writes that changed something", differs, 1)
-		cancel()
-		factory.Shutdown()
 	})
 }
 
