@@ -4,7 +4,7 @@ TOOL := go tool -modfile=internal/tools/go.mod
 LINT := $(TOOL) golangci-lint
 VALE := go tool -modfile=internal/tools/vale.mod vale --config=internal/docs/vale/.vale.ini --output=line
 
-.PHONY: demo test unit e2e breakages exercises outputs docs pages walk lint help
+.PHONY: demo test unit e2e breakages exercises outputs docs pages page playground-site walk lint help
 
 demo: ## chapter 05 at work on a cluster: CLUSTER=auto, kind, local or current
 	go run ./internal/demo
@@ -23,7 +23,7 @@ unit: ## all tests that need no cluster
 
 # Modules of other years compile their own client-go, internal/docs a browser's driver. vale,
 # which checks the English, needs a C compiler.
-pages: ## hold docs and READMEs to code, links, claims, spelling and English; look at them in Chromium
+pages: page ## hold docs and READMEs to code, links, claims, spelling and English; look at them in Chromium
 	go -C internal/docs vet ./... && go -C internal/docs test ./...
 	go -C internal/docs run ./draw -check
 	go -C internal/docs run ./check -check
@@ -32,6 +32,14 @@ pages: ## hold docs and READMEs to code, links, claims, spelling and English; lo
 	$(VALE) $$(git ls-files '*.md' '*.go' ':!*/testdata/*' ':!docs/claims.md')
 	go -C docs/older test ./...
 	go -C docs/versions test ./...
+
+# A folder for a static host. page checks that what is committed is what the sources give.
+playground-site: ## write the playground to SITE, for a static host
+	go run ./playground --site $(or $(SITE),playground-site)
+
+page: ## build the playground's page again: fails if what is committed differs
+	cd playground/page && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && npm run build
+	git diff --exit-code -- playground/page/dist
 
 RECORD = life-kind life-local lister resync scale synced wire
 docs: ## record again and draw; RECORD names the recordings
@@ -45,6 +53,7 @@ walk: ## run the commands of the front page, as a reader does
 	.ci/walk
 
 lint: ## go vet, gofmt, actionlint, golangci-lint, and the proof that they find something
+	GOOS=js GOARCH=wasm go vet ./playground/wasm
 	go vet ./... && go -C cluster vet ./... && go -C exercises vet ./...
 	@files=$$(gofmt -l .); test -z "$$files" || { echo "gofmt these: $$files" >&2; exit 1; }
 	$(TOOL) actionlint .github/workflows/*.yml

@@ -55,6 +55,14 @@ func run(ctx context.Context) error {
 	if flag.NArg() > 0 {
 		return fmt.Errorf("playground takes flags only, not %q", flag.Arg(0))
 	}
+	if entries, err := os.ReadDir(*site); *site != "" && err == nil && len(entries) > 0 {
+		return fmt.Errorf("--site: %s is not empty", *site)
+	}
+	listener, err := net.Listen("tcp", *address)
+	if err != nil {
+		return fmt.Errorf("%w: choose another port with --address", err)
+	}
+	defer func() { _ = listener.Close() }()
 	root, err := output(ctx, "go", "list", "-m", "-f", "{{.Dir}}")
 	if err != nil {
 		return err
@@ -66,7 +74,7 @@ func run(ctx context.Context) error {
 	if *site != "" {
 		return write(root, files)
 	}
-	return serve(ctx, root, files)
+	return serve(ctx, listener, root, files)
 }
 
 // output runs a command and returns the line that it prints.
@@ -163,11 +171,7 @@ func pack(to, from string) (err error) {
 }
 
 // serve answers requests for the page until ctx ends.
-func serve(ctx context.Context, root string, files map[string]string) error {
-	listener, err := net.Listen("tcp", *address)
-	if err != nil {
-		return fmt.Errorf("%w: choose another port with --address", err)
-	}
+func serve(ctx context.Context, listener net.Listener, root string, files map[string]string) error {
 	h, err := newHandler(root, files, listener.Addr().String())
 	if err != nil {
 		return err
@@ -259,9 +263,6 @@ func (h *handler) markdown(w http.ResponseWriter, name string) {
 
 // write makes a folder that a static host serves.
 func write(root string, files map[string]string) error {
-	if entries, err := os.ReadDir(*site); err == nil && len(entries) > 0 {
-		return fmt.Errorf("--site: %s is not empty", *site)
-	}
 	dist, err := fs.Sub(page, "page/dist")
 	if err == nil {
 		err = os.CopyFS(*site, dist)

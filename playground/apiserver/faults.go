@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"sync"
 	"syscall"
@@ -98,7 +97,7 @@ func (f *faults) answer(ctx context.Context) error {
 	case http.StatusUnauthorized:
 		return apierrors.NewUnauthorized("Unauthorized")
 	case http.StatusForbidden:
-		return apierrors.NewForbidden(resource, "", errors.New(`User "jane" cannot list resource "pods" in API group "" at the cluster scope`))
+		return apierrors.NewForbidden(resource, "", errDenied)
 	case http.StatusTooManyRequests:
 		return apierrors.NewTooManyRequests("the server has received too many requests and has asked us to try again later", fault.RetryAfter)
 	}
@@ -131,15 +130,15 @@ func (f *faults) opened() <-chan struct{} {
 	return f.watches
 }
 
-// ended returns how the watches were ended.
-func (f *faults) ended() error {
+// resets reports whether the watches were ended by a reset.
+func (f *faults) resets() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.reset {
-		return errReset
-	}
-	return io.EOF
+	return f.reset
 }
+
+// errDenied reads as the real one, which begins with a kind.
+var errDenied = errors.New(`User "jane" cannot list resource "pods" in API group "" at the cluster scope`) //nolint:staticcheck // the API's words
 
 // errReset is a stream that ended without an answer, as HTTP/2 reports it.
 var errReset = errors.New("stream error: stream ID 1; INTERNAL_ERROR; received from peer")

@@ -299,7 +299,7 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, namespace string)
 		case <-end:
 			return
 		case <-cut:
-			if s.faults.ended() == errReset {
+			if s.faults.resets() {
 				panic(http.ErrAbortHandler)
 			}
 			return

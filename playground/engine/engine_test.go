@@ -123,8 +123,8 @@ func TestStages(t *testing.T) {
 	})
 }
 
-// TestFaults: what each fault of the server leads to.
-func TestFaults(t *testing.T) {
+// TestWaysAWatchEnds: what each fault of the server leads to.
+func TestWaysAWatchEnds(t *testing.T) {
 	tests := []struct {
 		name  string
 		fault func(s *apiserver.Server)

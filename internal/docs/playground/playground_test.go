@@ -4,6 +4,8 @@ package playground
 import (
 	"bufio"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -13,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
 )
 
@@ -148,5 +152,145 @@ func TestStories(t *testing.T) {
 				t.Errorf("the page says that %q is right, want %q", got, right)
 			}
 		})
+	}
+}
+
+// TestSameRun: a story gives the same events at the same times, each time, however fast it is played.
+func TestSameRun(t *testing.T) {
+	run := func(speeds ...string) string {
+		p := open(t, "relist", 1280)
+		p.do(t, chromedp.Click(".tale fieldset button"))
+		for _, speed := range speeds {
+			p.click(t, speed)
+		}
+		p.do(t, chromedp.WaitVisible(".tale .right"))
+		saved, err := chromedp.Run(p.ctx, chromedp.Evaluate[string](`(async () => {
+			let blob
+			URL.createObjectURL = (b) => { blob = b; return '#relist' }
+			HTMLAnchorElement.prototype.click = () => {};
+			[...document.querySelectorAll('button')].find((b) => b.textContent === 'Save').click()
+			return blob.text()
+		})()`, chromedp.EvalAwaitPromise))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return saved
+	}
+	first, second := run("as fast as it goes"), run("60×", "Step", "as fast as it goes")
+	if first != second {
+		t.Errorf("two runs of a story differ:\n%s\n%s", first, second)
+	}
+	var saved struct{ Events []struct{ Kind string } }
+	if err := json.Unmarshal([]byte(first), &saved); err != nil || len(saved.Events) < 50 {
+		t.Errorf("%d events were saved, %v", len(saved.Events), err)
+	}
+
+	// The file opens again, at its end.
+	path := filepath.Join(t.TempDir(), "informer.json")
+	broken := filepath.Join(t.TempDir(), "broken.json")
+	if err := errors.Join(os.WriteFile(path, []byte(first), 0o600), os.WriteFile(broken, []byte(`{"version":2}`), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	p := open(t, "", 1280)
+	p.do(t, chromedp.SetUploadFiles("input[type=file]", []string{broken}), chromedp.WaitVisible(".problem"))
+	if got := p.text(t, ".problem"); !strings.HasPrefix(got, "open broken.json: it is not a run that this page has saved") {
+		t.Errorf("a broken file: %q", got)
+	}
+	p.do(t, chromedp.SetUploadFiles("input[type=file]", []string{path}))
+	p.await(t, "document.querySelector('pre').textContent.includes('tombstone=true')")
+}
+
+// await waits until a JavaScript expression is true.
+func (p *tab) await(t *testing.T, expression string) {
+	t.Helper()
+	if _, err := chromedp.Run(p.ctx, chromedp.Poll[bool](expression, chromedp.WithPollingTimeout(time.Minute))); err != nil {
+		t.Fatalf("%s: %v", expression, err)
+	}
+}
+
+// TestControls uses each button without a story, and sees what it leads to.
+func TestControls(t *testing.T) {
+	p := open(t, "", 1280)
+	has := func(selector, text string) {
+		t.Helper()
+		p.await(t, fmt.Sprintf("[...document.querySelectorAll(%q)].some(e => e.textContent.includes(%q))", selector, text))
+	}
+	p.click(t, "60×")
+	has("pre", "handleAdd is called for Pod (key: default/web): initial")
+	p.click(t, "Create")
+	has("pre", "handleAdd is called for Pod (key: default/nginx): new, phase Pending")
+	has("pre", "phase Running, Ready")
+	p.click(t, "Label nginx")
+	p.click(t, "Delete nginx")
+	has("pre", "handleDelete is called for Pod (key: default/nginx): tombstone=false")
+	p.click(t, "Create with a finalizer")
+	has("td", "default/nginx")
+	p.click(t, "Delete nginx now")
+	p.click(t, "Remove its finalizer")
+	p.await(t, "![...document.querySelectorAll('td')].some(e => e.textContent === 'default/nginx')")
+	p.click(t, "Create 20")
+	has("section", "and 9 more")
+	for _, fault := range []string{"Cut: refused", "401", "403", "429", "503"} {
+		p.click(t, fault)
+		has(".requests", map[string]string{"Cut: refused": "refused"}[fault]+strings.TrimPrefix(fault, "Cut: refused"))
+		p.click(t, "All well again")
+		p.await(t, "document.querySelector('.requests li').textContent.includes(' 200 ')")
+	}
+	p.click(t, "End the watch")
+	p.click(t, "Reset the watch")
+	has(".errors", "watch ended with error")
+	p.click(t, "410")
+	has(".token", "relist")
+	p.click(t, "Silent")
+	p.click(t, "Swallow bookmarks")
+	p.click(t, "All well again")
+	p.click(t, "Add one, resync 10 s")
+	has(".token", "c: Update resync")
+	p.click(t, "Remove c")
+	p.click(t, "Add a slow one")
+	p.click(t, "Add one that changes the cache")
+	p.click(t, "Stop the old one, start this one")
+	p.click(t, "Stop")
+	p.keep(t)
+}
+
+// TestEveryone: nothing is cut off at two widths and in two schemes, and axe finds nothing.
+func TestEveryone(t *testing.T) {
+	axe, err := os.ReadFile(root + "/playground/page/node_modules/axe-core/axe.min.js")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, story := range []string{"", "life"} {
+		for _, width := range []int64{390, 1280} {
+			for _, scheme := range []string{"light", "dark"} {
+				t.Run(fmt.Sprintf("%s/%d/%s", story, width, scheme), func(t *testing.T) {
+					p := open(t, story, width)
+					media := emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{
+						{Name: "prefers-color-scheme", Value: scheme}, {Name: "prefers-reduced-motion", Value: "reduce"},
+					}}
+					p.do(t, chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
+						_, err := cdp.Call(ctx, t, emulation.SetEmulatedMedia, media)
+						return err
+					}))
+					if story != "" {
+						p.do(t, chromedp.Click(".tale fieldset button"))
+					}
+					p.click(t, "as fast as it goes")
+					p.await(t, "document.querySelectorAll('.token').length > 5")
+					p.click(t, "Pause")
+					p.do(t, chromedp.Click(".token"))
+					p.keep(t)
+					found, err := chromedp.Run(p.ctx, chromedp.Evaluate[[]string](string(axe)+`;(async () => {
+						const { violations } = await axe.run()
+						const found = violations.map((v) => v.id + ': ' + v.help + ': ' + v.nodes.map((n) => n.html).slice(0, 3).join(' '))
+						if (document.documentElement.scrollWidth > innerWidth) found.push('wider than the window: ' + document.documentElement.scrollWidth)
+						return found
+					})()`, chromedp.EvalAwaitPromise))
+					if err != nil || len(found) > 0 {
+						t.Errorf("%v %s", err, strings.Join(found, "\n"))
+					}
+				})
+			}
+		}
 	}
 }

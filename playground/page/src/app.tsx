@@ -137,7 +137,7 @@ export function App() {
           ? <Tale story={story} events={v.events} ended={ended} guess={guess} onGuess={(i) => { setGuess(i); pace(1) }} again={(to) => begin(story.script, story.until, to)} />
           : <Controls command={command} pods={[...v.server.keys()]} handlers={v.handlers} />}
         <Pipeline view={v} selected={selected} select={setSelected} />
-        <Timeline view={v} now={now} selected={selected} select={setSelected} />
+        <Timeline view={v} now={now} span={story && ended ? story.until : undefined} selected={selected} select={setSelected} />
         <div class="panels">
           <Tables view={v} />
           <Requests view={v} now={now} />
@@ -289,8 +289,9 @@ function Pipeline({ view, selected, select }: { view: View; selected?: Event; se
   )
 }
 
-function Timeline({ view, now, selected, select }: { view: View; now: number; selected?: Event; select: (e: Event) => void }) {
-  const [span, setSpan] = useState(30_000)
+function Timeline({ view, now, span: whole, selected, select }: { view: View; now: number; span?: number; selected?: Event; select: (e: Event) => void }) {
+  const [zoom, setSpan] = useState<number>()
+  const span = zoom ?? whole ?? 30_000
   const [width, setWidth] = useState(1000)
   const box = useRef<HTMLDivElement>(null)
   useEffect(() => {
@@ -356,7 +357,7 @@ function Requests({ view, now }: { view: View; now: number }) {
   return (
     <section aria-labelledby="requests">
       <h2 id="requests">Requests</h2>
-      <ol class="requests">
+      <ol class="requests" tabindex={0}>
         {[...view.requests.values()].slice(-6).reverse().map((r) => (
           <li key={r.id} class={r.ended === undefined ? 'open' : ''}>
             <strong>{r.id} {r.verb}</strong> {r.status} · {r.frames} frames · {r.bytes} bytes · {seconds((r.ended ?? now) - r.began)} {r.end && `· ${r.end}`}
@@ -373,6 +374,8 @@ function Lines({ view }: { view: View }) {
     <section aria-labelledby="log">
       <h2 id="log">What chapter 05 prints</h2>
       <pre tabindex={0} aria-labelledby="log">{view.log.slice(-14).map((e) => e.text).join('\n')}</pre>
+      <h3>Errors: what the watch error handler gets, and what client-go logs</h3>
+      <ol class="errors">{view.errors.slice(-4).map((e) => <li key={e.seq}>{seconds(e.at)} {e.kind}: {e.text}</li>)}</ol>
     </section>
   )
 }

@@ -10,6 +10,7 @@ export interface View {
   store: Map<string, string>
   requests: Map<number, Request>
   log: Event[]
+  errors: Event[]
   handlers: string[]
   versions: Map<string, unknown> // pods by key and version
   brought: Map<string, number> // the request that brought a version
@@ -18,7 +19,7 @@ export interface View {
 export const most = 5_000 // events that are kept
 
 export const empty = (): View => ({
-  events: [], dropped: 0, server: new Map(), store: new Map(), requests: new Map(), log: [], handlers: [], versions: new Map(), brought: new Map(),
+  events: [], dropped: 0, server: new Map(), store: new Map(), requests: new Map(), log: [], errors: [], handlers: [], versions: new Map(), brought: new Map(),
 })
 
 export const id = (e: Event) => `${e.key} ${e.version}`
@@ -53,10 +54,13 @@ export function take(v: View, news: Event[], store?: Record<string, string>) {
         break
       case 'log':
         v.log.push(e)
+        break
+      case 'error':
+        v.errors.push(e)
     }
   }
   if (store) v.store = new Map(Object.entries(store))
-  for (const list of [v.events, v.log])
+  for (const list of [v.events, v.log, v.errors])
     if (list.length > most) {
       if (list === v.events) v.dropped += list.length - most
       list.splice(0, list.length - most)
@@ -93,7 +97,7 @@ export function differences(old: unknown, now: unknown, path = ''): string[] {
   if (JSON.stringify(old) === JSON.stringify(now)) return []
   const object = (x: unknown): x is Record<string, unknown> => typeof x === 'object' && x !== null
   if (!object(old) || !object(now)) return [`${path}: ${short(old)} → ${short(now)}`]
-  const keys = [...new Set([...Object.keys(old), ...Object.keys(now)])].filter((k) => k !== 'managedFields' && k !== 'resourceVersion')
+  const keys = [...new Set([...Object.keys(old), ...Object.keys(now)])].filter((k) => !['managedFields', 'resourceVersion', 'kind', 'apiVersion'].includes(k))
   return keys.flatMap((k) => differences(old[k], now[k], path ? `${path}.${k}` : k))
 }
 

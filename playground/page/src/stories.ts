@@ -64,7 +64,7 @@ export const stories: Story[] = [
   {
     id: 'resync',
     title: 'Resync, and two handlers with different periods',
-    intro: 'The informer resyncs every 30 s. Handler b asks for its own period of 60 s. At 45 s the pod gets a label.',
+    intro: 'The informer resyncs every 30 s. Handler b asks for its own period of 60 s. 45 s after the start, the pod gets a label.',
     script: [create(0, 'web'), [3_000, { Do: 'start', Settings: { ...usual, RunEvery: 0, Handlers: [a, { Name: 'b', Resync: 60_000 }] } }], [48_000, { Do: 'label', Name: 'web', Labels: { color: 'red' } }]],
     until: 125_000,
     question: 'In two minutes, how many requests do the resyncs send, and how many resyncs does b get?',
