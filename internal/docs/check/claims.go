@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -12,15 +11,6 @@ import (
 	extast "github.com/yuin/goldmark/extension/ast"
 )
 
-const claimsFile = "docs/claims.md"
-
-// A claim is what a page says as a fact, with the tests, recordings and lines of source that
-// prove it, as links.
-type claim struct {
-	page, text string
-	proofs     []string
-}
-
 var (
 	digit   = regexp.MustCompile(`\d`)
 	version = regexp.MustCompile(`\bv?\d+\.\d+(\.\d+)?\b|\b\w*[a-zA-Z]\d+\w*|\b20[12]\d\b|\b0\d-\w+`)
@@ -29,70 +19,57 @@ var (
 	inline  = regexp.MustCompile(`^<!-- proof: (.*?) -->$`)
 )
 
-// claims are those of a page: each block of prose and each item of a list with a number, each
-// row of a table, and each answer of questions.md. It reports those without a proof.
-func (r *repository) claims(p *page) (all []claim) {
-	add := func(n ast.Node, text string, proofs []string) {
-		if len(proofs) == 0 {
+// claims reports what a page says as a fact and does not prove by a test, a recording or a line of
+// source: each block of prose and each item of a list with a number, each row of a table, and each
+// answer of questions.md.
+func (r *repository) claims(p *page) {
+	hold := func(n ast.Node, text string, proved bool) {
+		if !proved {
 			r.problem(p, p.line(n), "nothing proves: %s", short(text))
 		}
-		all = append(all, claim{p.name, short(text), slices.Compact(proofs)})
 	}
 	if p.name == "docs/questions.md" {
 		for n := p.doc.FirstChild(); n != nil; n = n.NextSibling() {
 			if h, ok := n.(*ast.Heading); ok && h.Level == 2 {
-				var proofs []string
+				proved := false
 				for s := n.NextSibling(); s != nil && s.Kind() != ast.KindHeading; s = s.NextSibling() {
-					proofs = append(proofs, r.proofs(p, s)...)
+					proved = r.proves(p, s) || proved
 				}
-				add(n, p.text(n), proofs)
+				hold(n, p.text(n), proved)
 			}
 		}
-		return all
+		return
 	}
-	generated := ""
+	generated := false // from a recording
 	for n := p.doc.FirstChild(); n != nil; n = n.NextSibling() {
 		if html, ok := n.(*ast.HTMLBlock); ok {
-			switch kind, rest := p.comment(html); {
-			case kind == "generated":
-				generated = rest
-			case strings.Contains(p.lines(html), "/generated"):
-				generated = ""
-			}
+			kind, _ := p.comment(html)
+			generated = kind == "generated" || generated && !strings.Contains(p.lines(html), "/generated")
 			continue
 		}
-		if generated != "" {
-			if table, ok := n.(*extast.Table); ok {
-				data := strings.Fields(generated)[1]
-				data, _, _ = strings.Cut(data, "/")
-				for row := table.FirstChild().NextSibling(); row != nil; row = row.NextSibling() {
-					add(row, p.cells(row), []string{fmt.Sprintf("[%s](data/%s.json)", data, data)})
-				}
-			}
+		if generated {
 			continue
 		}
 		switch n := n.(type) {
 		case *ast.Paragraph, *ast.Blockquote:
-			if text := p.prose(n); counts(text) {
-				add(n, p.text(n), append(r.proofs(p, n), r.below(p, n)...))
+			if counts(p.prose(n)) {
+				proved := r.proves(p, n)
+				hold(n, p.text(n), r.below(p, n) || proved)
 			}
 		case *ast.List:
 			for item := n.FirstChild(); item != nil; item = item.NextSibling() {
-				if text := p.prose(item); counts(text) {
-					add(item, p.text(item), r.proofs(p, item))
+				if counts(p.prose(item)) {
+					hold(item, p.text(item), r.proves(p, item))
 				}
 			}
 		case *extast.Table:
 			for row := n.FirstChild().NextSibling(); row != nil; row = row.NextSibling() {
-				proofs := r.proofs(p, row)
+				proved := r.proves(p, row)
 				// A row that leads to pages says nothing itself.
-				if len(proofs) > 0 || counts(p.prose(row)) || !p.leadsOn(row) {
-					add(row, p.cells(row), proofs)
-				}
+				hold(row, p.cells(row), proved || !counts(p.prose(row)) && p.leadsOn(row))
 			}
 		}
 	}
-	return all
 }
 
 // counts says whether a text has a number. A version, a year and a chapter are names.
@@ -122,7 +99,7 @@ func (p *page) prose(n ast.Node) string {
 	return b.String()
 }
 
-// cells is a row as text, without the links that prove it.
+// cells is a row as text.
 func (p *page) cells(row ast.Node) string {
 	var cells []string
 	for c := row.FirstChild(); c != nil; c = c.NextSibling() {
@@ -145,30 +122,22 @@ func (p *page) leadsOn(row ast.Node) (yes bool) {
 	return yes
 }
 
-// below is the proof that a paragraph has in the block that it introduces.
-func (r *repository) below(p *page, n ast.Node) []string {
+// below says whether the block that a paragraph introduces has a proof.
+func (r *repository) below(p *page, n ast.Node) bool {
 	html, ok := n.NextSibling().(*ast.HTMLBlock)
 	if !ok {
-		return nil
+		return false
 	}
-	switch kind, rest := p.comment(html); kind {
-	case "test", "proof":
+	kind, rest := p.comment(html)
+	if kind == "test" || kind == "proof" {
 		name, _, _ := strings.Cut(rest, ";")
 		return r.named(p, html, name)
-	case "generated":
-		fields := strings.Fields(rest)
-		if fields[0] == "table" {
-			name, _, _ := strings.Cut(fields[1], "/")
-			return []string{fmt.Sprintf("[%s](data/%s.json)", name, name)}
-		}
-		return []string{fmt.Sprintf("[%s](%s)", fields[1], filepath.Base(p.name))}
 	}
-	return nil
+	return kind == "generated"
 }
 
-// proofs are the links of a node to tests, recordings and source, and its comments that name
-// one.
-func (r *repository) proofs(p *page, n ast.Node) (all []string) {
+// proves says whether a node has a link to a test, a recording or source, or a comment that names one.
+func (r *repository) proves(p *page, n ast.Node) (yes bool) {
 	_ = ast.Walk(n, func(n ast.Node, entering bool) (ast.WalkStatus, error) {
 		if !entering {
 			return ast.WalkContinue, nil
@@ -177,40 +146,35 @@ func (r *repository) proofs(p *page, n ast.Node) (all []string) {
 		case *ast.RawHTML:
 			if m := inline.FindStringSubmatch(string(n.Segments.Value(p.source))); m != nil {
 				for _, name := range strings.Split(m[1], ",") {
-					all = append(all, r.named(p, n, strings.TrimSpace(name))...)
+					yes = r.named(p, n, strings.TrimSpace(name)) || yes
 				}
 			}
 		case *ast.Link:
 			text, to := p.text(n), string(n.Destination)
 			switch {
 			case test1.MatchString(text):
-				if file := filepath.Join(filepath.Dir(p.name), to); r.tests[text].file != file {
+				file := filepath.Join(filepath.Dir(p.name), to)
+				if r.tests[text].file != file {
 					r.problem(p, p.line(n), "%s is not in %s", text, file)
-					break
 				}
-				all = append(all, fmt.Sprintf("[`%s`](%s)", text, to))
-			case blob.MatchString("(" + to + ")"):
-				all = append(all, fmt.Sprintf("[%s](%s)", text, to))
-			case strings.HasPrefix(to, "data/") && strings.HasSuffix(to, ".json"):
-				all = append(all, fmt.Sprintf("[%s](%s)", strings.TrimSuffix(filepath.Base(to), ".json"), to))
+				yes = true
+			case blob.MatchString("(" + to + ")"), strings.HasPrefix(to, "data/") && strings.HasSuffix(to, ".json"):
+				yes = true
 			}
 		}
 		return ast.WalkContinue, nil
 	})
-	return all
+	return yes
 }
 
-// named is the proof that a comment names.
-func (r *repository) named(p *page, n ast.Node, name string) []string {
-	if t, ok := r.tests[name]; ok {
-		path, _ := filepath.Rel(filepath.Dir(p.name), t.file)
-		return []string{fmt.Sprintf("[`%s`](%s)", name, path)}
+// named says whether there is the proof that a comment names.
+func (r *repository) named(p *page, n ast.Node, name string) bool {
+	_, isTest := r.tests[name]
+	_, err := os.Stat(filepath.Join(r.root, filepath.Dir(p.name), name))
+	if !isTest && err != nil {
+		r.problem(p, p.line(n), "there is no proof %s", name)
 	}
-	if _, err := os.Stat(filepath.Join(r.root, filepath.Dir(p.name), name)); err == nil {
-		return []string{fmt.Sprintf("[%s](%s)", strings.TrimSuffix(filepath.Base(name), ".json"), name)}
-	}
-	r.problem(p, p.line(n), "there is no proof %s", name)
-	return nil
+	return true
 }
 
 // short is the sentence with the first number, or the first one, in at most 140 characters.
@@ -223,29 +187,5 @@ func short(text string) string {
 		text = string(runes[:140])
 		text = text[:strings.LastIndex(text, " ")] + " …"
 	}
-	return strings.NewReplacer("|", `\|`, "<", "&lt;", "*", `\*`, "`", "", "[", `\[`).Replace(text)
-}
-
-func claimsPage(all []claim) []byte {
-	var b strings.Builder
-	missing := 0
-	for _, c := range all {
-		if len(c.proofs) == 0 {
-			missing++
-		}
-	}
-	fmt.Fprintf(&b, "# Claims\n\nGenerated by `make docs`; `make pages` fails if a claim has no proof. "+
-		"A claim is each number, each row of a table of facts and each answer of [questions](questions.md). "+
-		"Its proof is a test, a recording, or a line of source at a pinned version, which is compared too.\n\n"+
-		"%d claims, %d without a proof.\n", len(all), missing)
-	last := ""
-	for _, c := range all {
-		if c.page != last {
-			last = c.page
-			name := filepath.Base(c.page)
-			fmt.Fprintf(&b, "\n## %s\n\n| claim in [%s](%s) | proof |\n|---|---|\n", name, name, name)
-		}
-		fmt.Fprintf(&b, "| %s | %s |\n", c.text, strings.Join(c.proofs, ", "))
-	}
-	return []byte(b.String())
+	return text
 }

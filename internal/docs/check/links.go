@@ -25,7 +25,7 @@ func (r *repository) links(p *page) {
 		if target != "" {
 			path = filepath.Join(filepath.Dir(p.name), target)
 		}
-		if _, err := os.Stat(filepath.Join(r.root, path)); err != nil && path != claimsFile {
+		if _, err := os.Stat(filepath.Join(r.root, path)); err != nil {
 			r.problem(p, p.line(n), "%s is not there", target)
 			return
 		}

@@ -1,8 +1,7 @@
 // check holds the Markdown of the repository to what it talks of: snippets to compiled files,
 // links to what they lead to, links to source to the lines of that source, commands to what CI
 // runs, docs/api.md to the names that client-go exports, and each claim of docs to a proof. It
-// fills in the snippets and the line numbers, and writes docs/claims.md; with -check it only
-// says what is stale.
+// fills in the snippets and the line numbers; with -check it only says what is stale.
 package main
 
 import (
@@ -37,9 +36,6 @@ func run(root string, check bool) error {
 	}
 	r := &repository{root: root, mods: map[string]module{}}
 	names := strings.Fields(string(out))
-	if !slices.Contains(names, claimsFile) {
-		names = append(names, claimsFile) // the first run makes it
-	}
 	if err := r.readTests(); err != nil {
 		return err
 	}
@@ -51,17 +47,11 @@ func run(root string, check bool) error {
 		}
 		r.pages = append(r.pages, p)
 	}
-	// Pages are read again after the snippets and lines are in: claims are made of those.
+	// Links may lead to any page, so all of them are read first.
 	for _, p := range r.pages {
-		if p.name != claimsFile {
-			files[p.name] = r.sourceLinks(p, r.snippets(p))
-		}
+		files[p.name] = r.sourceLinks(p, r.snippets(p))
 	}
-	var all []claim
 	for _, p := range r.pages {
-		if p.name == claimsFile {
-			continue
-		}
 		p.parse(files[p.name])
 		r.links(p)
 		r.blocks(p)
@@ -71,10 +61,9 @@ func run(root string, check bool) error {
 			}
 		}
 		if filepath.Dir(p.name) == "docs" {
-			all = append(all, r.claims(p)...)
+			r.claims(p)
 		}
 	}
-	files[claimsFile] = claimsPage(all)
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		old, err := os.ReadFile(filepath.Join(root, name))
 		switch {

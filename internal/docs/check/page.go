@@ -28,7 +28,7 @@ type page struct {
 func (r *repository) page(name string) (*page, error) {
 	p := &page{name: name}
 	source, err := os.ReadFile(filepath.Join(r.root, name))
-	if err != nil && name != claimsFile {
+	if err != nil {
 		return nil, err
 	}
 	p.parse(source)
