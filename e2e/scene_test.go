@@ -197,20 +197,22 @@ func (s *scene) awaitGone(t *testing.T, name string) {
 // awaitAdd waits for the Add of a pod, whatever else is printed.
 func (s *scene) awaitAdd(t *testing.T, name string, limit time.Duration) {
 	t.Helper()
-	s.awaitStep(t, added(s.key(name), ".*").Within(limit))
+	s.awaitStep(t, added(s.key(name), ".*"), limit)
 }
 
 // awaitLine waits for a line, whatever else is printed.
 func (s *scene) awaitLine(t *testing.T, text string) {
 	t.Helper()
-	s.awaitStep(t, logmatch.Exactly(text).Within(timeout))
+	s.awaitStep(t, logmatch.Exactly(text), timeout)
 }
 
-func (s *scene) awaitStep(t *testing.T, step logmatch.Step) {
+func (s *scene) awaitStep(t *testing.T, step logmatch.Step, limit time.Duration) {
 	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
 	anything := logmatch.Like("anything", ".*").AnyNumber()
-	q := logmatch.Sequence{Steps: []logmatch.Step{anything, step}, Since: time.Now()}
-	if err := q.Await(t.Context(), s.chapter); err != nil {
+	q := logmatch.Sequence{Steps: []logmatch.Step{anything, step}, Since: s.chapter.Started}
+	if err := q.Await(ctx, s.chapter); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -25,8 +25,7 @@ type Source interface {
 
 // Step is one step of a Sequence. A plain step matches one line.
 type Step struct {
-	parts  []part // more than one: in any order
-	within time.Duration
+	parts []part // more than one: in any order
 }
 
 // part matches a set of lines and has a name.
@@ -38,14 +37,14 @@ type part struct {
 
 // Exactly matches one line, which equals text.
 func Exactly(text string) Step {
-	return Step{parts: []part{{name: text, match: func(line string) bool { return line == text }}}}
+	return Step{[]part{{name: text, match: func(line string) bool { return line == text }}}}
 }
 
 // Like matches one line that the regular expression matches as a whole. A failure
 // shows the name. It panics if expr does not compile.
 func Like(name, expr string) Step {
 	regexp.MustCompile(expr) // compiled alone, because "a)|(b" is not valid
-	return Step{parts: []part{{name: name, match: regexp.MustCompile(`\A(?:` + expr + `)\z`).MatchString}}}
+	return Step{[]part{{name: name, match: regexp.MustCompile(`\A(?:` + expr + `)\z`).MatchString}}}
 }
 
 // OneOrMore matches the step one or more times.
@@ -62,27 +61,11 @@ func (s Step) times(optional bool) Step {
 	return s
 }
 
-// Within sets a deadline: the first line of the step has to appear at most d after the
-// last line of the step before it or, for the first step, after the Sequence's Since.
-//
-// Each line of a required step restarts the clock, unless the deadline has passed by
-// then. Lines of an AnyNumber step do not restart it. If a line can belong to one step
-// or to the next, the interpretation that gets furthest counts; if there are several,
-// the one that leaves the most time.
-func (s Step) Within(d time.Duration) Step {
-	s.within = d
-	return s
-}
-
 // AnyOrder matches each of the steps, at most 64, in any order. Lines of a step that
-// may occur several times can be anywhere among the others. A deadline applies to the
-// whole, so AnyOrder panics if one of the steps has its own.
+// may occur several times can be anywhere among the others.
 func AnyOrder(steps ...Step) Step {
 	var whole Step
 	for _, step := range steps {
-		if step.within != 0 {
-			panic("logmatch: Within is for AnyOrder as a whole")
-		}
 		whole.parts = append(whole.parts, step.parts...)
 	}
 	if len(whole.parts) > 64 {
@@ -91,23 +74,20 @@ func AnyOrder(steps ...Step) Step {
 	return whole
 }
 
-// Sequence is what a program prints about one object.
+// Sequence is what a program prints.
 type Sequence struct {
-	Key   string    // "namespace/name": lines with another "(key: …)" are ignored, lines without a key are not; if empty, all lines count
 	Pass  []Step    // lines that are ignored wherever they appear
-	Never []Step    // lines with this key or without a key that must not appear, even if Pass matches them
 	Steps []Step    // what the other lines must match, in this order
-	Since time.Time // start of the first step's deadline; if zero, the first line
+	Since time.Time // from when a failure counts the seconds; if zero, from the first line
 }
 
 // Match compares a whole log with the sequence: every line that is not ignored has to
-// belong to a step, in order, all required steps have to appear, and they have to meet
-// their deadlines. The error is a *Mismatch.
+// belong to a step, in order, and all required steps have to appear. The error is a *Mismatch.
 func (s Sequence) Match(log []Line) error {
 	r := s.reader()
 	for i, line := range log {
-		if reason := r.read(line); reason != "" {
-			return r.mismatch(i+1, log, reason)
+		if !r.read(line.Text) {
+			return r.mismatch(i+1, log, r.misfit())
 		}
 	}
 	if !r.matched() {
@@ -117,40 +97,31 @@ func (s Sequence) Match(log []Line) error {
 }
 
 // Await reads the lines of source as they appear, until all steps have matched. It
-// returns a *Mismatch as soon as a line does not fit or is never allowed, a deadline
-// passes, the program exits, or ctx is canceled (it wraps the cause of ctx then).
+// returns a *Mismatch as soon as a line does not fit, the program exits, or ctx is
+// canceled (it wraps the cause of ctx then).
 func (s Sequence) Await(ctx context.Context, source Source) error {
 	r := s.reader()
 	for {
-		// Read the log after these three, so that it is at least as new as they are.
-		changed, ended, now := source.Changed(), source.Ended(), time.Now()
+		// Read the log after these two, so that it is at least as new as they are.
+		changed, ended := source.Changed(), source.Ended()
 		log := source.Log()
 		for i := len(r.taken); i < len(log) && !r.matched(); i++ {
-			if reason := r.read(log[i]); reason != "" {
-				return r.mismatch(i+1, log, reason)
+			if !r.read(log[i].Text) {
+				return r.mismatch(i+1, log, r.misfit())
 			}
 		}
-		if r.matched() {
-			return nil
-		}
-		due, late := r.due()
 		switch {
+		case r.matched():
+			return nil
 		case ended:
 			return r.mismatch(len(log)+1, log, "the program ended before "+r.missing()[0])
-		case late != "" && now.After(due):
-			return r.mismatch(len(log)+1, log, late)
 		case ctx.Err() != nil:
 			m := r.mismatch(len(log)+1, log, fmt.Sprintf("no %s: %s", r.missing()[0], context.Cause(ctx)))
 			m.cause = context.Cause(ctx)
 			return m
 		}
-		var timeout <-chan time.Time
-		if late != "" {
-			timeout = time.After(time.Until(due) + time.Nanosecond)
-		}
 		select {
 		case <-changed:
-		case <-timeout:
 		case <-ctx.Done():
 		}
 	}

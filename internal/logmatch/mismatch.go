@@ -36,7 +36,7 @@ func (r *reader) mismatch(number int, log []Line, reason string) *Mismatch {
 		switch {
 		case i < len(r.taken) && r.taken[i]:
 			taken[i], p = p.part.name, p.before
-		case i < number-1 || r.foreign(log[i].Text):
+		case i < number-1:
 			taken[i] = "(passed over)"
 		}
 	}
@@ -48,7 +48,7 @@ func (r *reader) mismatch(number int, log []Line, reason string) *Mismatch {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	row := func(margin, left, right string) { fmt.Fprintf(w, "%7s  %s\t%s\n", margin, shorten(left), right) }
-	row("", strings.TrimSuffix("expected of "+r.Key, " of "), "   after  printed")
+	row("", "expected", "   after  printed")
 	for i, left := range taken {
 		margin, right := "", ""
 		if i < len(log) {
@@ -104,18 +104,10 @@ func (r *reader) wanted() (names []string) {
 	return names
 }
 
-// missing returns the names of what is still required, one name per step.
-func (r *reader) missing() (names []string) {
-	p := r.furthest()
-	seen := p.seen
-	for _, step := range r.Steps[p.step:] {
-		if parts := step.missing(seen); parts != nil {
-			names = append(names, strings.Join(parts, " and "))
-		}
-		seen = 0
-	}
-	return names
-}
+// missing returns what is still required after the interpretation that got furthest.
+func (r *reader) missing() []string { return r.rest(r.furthest()) }
+
+func and(names []string) string { return strings.Join(names, " and ") }
 
 // or joins names: "a, b or c".
 func or(names []string) string {

@@ -33,7 +33,7 @@ type faults struct {
 	mu      sync.Mutex
 	fault   Fault
 	healed  chan struct{} // closed when the server is not silent any more
-	watches chan struct{} // closed when the watches that are open now have to end
+	watches chan struct{} // closed when the current watches have to end
 	reset   bool          // how they end
 }
 
@@ -51,7 +51,7 @@ func (s *Server) Break(fault Fault) {
 	f.fault = fault
 }
 
-// EndWatches ends the watches that are open: as a server does whose time is up, or with a reset of their
+// EndWatches ends the current watches: as a server does whose time is up, or with a reset of their
 // streams.
 func (s *Server) EndWatches(reset bool) {
 	f := &s.faults

@@ -140,7 +140,7 @@ func TestWaysAWatchEnds(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			story(t, Settings{WatchList: true, Handlers: []HandlerSettings{{Name: "a"}}}, func(t *testing.T, r *run) {
-				time.Sleep(2 * time.Second) // a watch that ends in its first second is an error of its own kind
+				time.Sleep(2 * time.Second) // a watch that ends in its first second is a special error
 				test.fault(r.server)
 				synctest.Wait()
 				time.Sleep(10 * time.Second)
