@@ -12,7 +12,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
-// A Fault is what is wrong with the server until the next call of Break. The zero value is no fault.
+// A Fault is what is wrong with the server until the next call of Break. With the zero value, all is well.
 type Fault struct {
 	// Refuse refuses connections. A handler has none, so over HTTP stop the listener instead.
 	Refuse bool
