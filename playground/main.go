@@ -1,8 +1,10 @@
 // playground serves a page in which an informer of client-go runs, in the reader's browser:
 //
 //	go run ./playground
+//	go run ./playground --cluster
 //
-// It builds the page's program for WebAssembly, serves it on loopback, and opens the browser.
+// It builds the page's program for WebAssembly, serves it on loopback, and opens the browser. With --cluster
+// the informer runs here instead, on the cluster of your kubeconfig, and the page shows it.
 package main
 
 import (
@@ -34,8 +36,17 @@ var page embed.FS
 var (
 	noOpen  = flag.Bool("no-open", false, "print the address only")
 	address = flag.String("address", "127.0.0.1:0", "loopback `address` to serve on; port 0 takes a free one")
+	cluster = flag.Bool("cluster", false, "show an informer on the cluster of your kubeconfig; it only reads pods")
 	site    = flag.String("site", "", "write a `folder` for a static host instead of serving")
 )
+
+// Those of attach, with the chapters' names.
+func init() {
+	flag.String("kubeconfig", "", "with --cluster: `path` of a kubeconfig (default: as kubectl)")
+	flag.String("context", "", "with --cluster: `name` of a context in it (default: current)")
+	flag.String("namespace", "", "with --cluster: `namespace` to use (default: all)")
+	flag.String("resync", "30s", "with --cluster: `time` between two resyncs, 0 for none")
+}
 
 func main() {
 	flag.Parse()
@@ -67,6 +78,9 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if *cluster {
+		return attach(ctx, listener, root)
+	}
 	files, err := build(ctx, root)
 	if err != nil {
 		return err
@@ -74,7 +88,7 @@ func run(ctx context.Context) error {
 	if *site != "" {
 		return write(root, files)
 	}
-	return serve(ctx, listener, root, files)
+	return serve(ctx, listener, root, files, nil)
 }
 
 // output runs a command and returns the line that it prints.
@@ -171,11 +185,12 @@ func pack(to, from string) (err error) {
 }
 
 // serve answers requests for the page until ctx ends.
-func serve(ctx context.Context, listener net.Listener, root string, files map[string]string) error {
+func serve(ctx context.Context, listener net.Listener, root string, files map[string]string, events *feed) error {
 	h, err := newHandler(root, files, listener.Addr().String())
 	if err != nil {
 		return err
 	}
+	h.events = events
 	server := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}
 	context.AfterFunc(ctx, func() { _ = server.Close() })
 	url := "http://" + listener.Addr().String() + h.prefix
@@ -198,6 +213,7 @@ type handler struct {
 	page   http.Handler
 	files  map[string]string
 	root   *os.Root // of the repository, for the Markdown that the page links to
+	events *feed    // of an informer on a cluster, or nil
 }
 
 func newHandler(root string, files map[string]string, host string) (*handler, error) {
@@ -210,7 +226,7 @@ func newHandler(root string, files map[string]string, host string) (*handler, er
 		return nil, err
 	}
 	prefix := "/" + rand.Text() + "/"
-	return &handler{host, prefix, http.StripPrefix(prefix, http.FileServerFS(dist)), files, repository}, nil
+	return &handler{host: host, prefix: prefix, page: http.StripPrefix(prefix, http.FileServerFS(dist)), files: files, root: repository}, nil
 }
 
 // security are the headers of each answer: nothing from elsewhere, nothing inline, in no frame.
@@ -241,6 +257,8 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case h.files[path] != "":
 		w.Header().Set("Content-Type", map[string]string{".gz": "application/gzip", ".js": "text/javascript"}[filepath.Ext(path)])
 		http.ServeFile(w, r, h.files[path])
+	case path == "events" && h.events != nil:
+		h.events.ServeHTTP(w, r)
 	case strings.HasPrefix(path, "repository/"):
 		h.markdown(w, strings.TrimPrefix(path, "repository/"))
 	default:

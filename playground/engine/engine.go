@@ -58,6 +58,7 @@ type Settings struct {
 	RunEvery  time.Duration // chapter 05's run; 0 for none
 	WatchList bool          // as the feature gate WatchListClient
 	Labels    string        // a label selector
+	Namespace string        // "" for all
 	Trim      bool          // a transform removes managedFields and annotations
 	Handlers  []HandlerSettings
 	Worker    *WorkerSettings // nil for none
@@ -84,7 +85,7 @@ type Engine struct {
 	worker        *worker
 }
 
-// Start starts an informer for the pods of all namespaces that config's server has. It stops when ctx ends;
+// Start starts an informer for pods of config's server. It stops when ctx ends;
 // Wait waits for that. emit is called with one event at a time.
 func Start(ctx context.Context, config *rest.Config, settings Settings, emit func(Event)) (*Engine, error) {
 	e := &Engine{emit: emit, began: time.Now(), ended: make(chan struct{}), registrations: map[string]cache.ResourceEventHandlerRegistration{}}
@@ -94,7 +95,7 @@ func Start(ctx context.Context, config *rest.Config, settings Settings, emit fun
 	if err != nil {
 		return nil, err
 	}
-	source := cache.NewFilteredListWatchFromClient(client, "pods", metav1.NamespaceAll, func(o *metav1.ListOptions) { o.LabelSelector = settings.Labels })
+	source := cache.NewFilteredListWatchFromClient(client, "pods", settings.Namespace, func(o *metav1.ListOptions) { o.LabelSelector = settings.Labels })
 	informer := cache.NewSharedIndexInformerWithOptions(listerWatcher{source, !settings.WatchList}, &corev1.Pod{}, cache.SharedIndexInformerOptions{
 		ResyncPeriod: settings.Resync,
 		Indexers:     cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc, "seen": e.indexed},

@@ -70,8 +70,13 @@ func run(m *testing.M) (int, error) {
 // A tab is the page in a browser.
 type tab struct{ ctx context.Context }
 
-// open opens the page in a new browser.
+// open opens the page with a story in a new browser.
 func open(t *testing.T, story string, width int64) *tab {
+	t.Helper()
+	return openAt(t, address+"#"+story, width)
+}
+
+func openAt(t *testing.T, url string, width int64) *tab {
 	t.Helper()
 	options := chromedp.DefaultExecAllocatorOptions[:]
 	if os.Geteuid() == 0 {
@@ -84,7 +89,7 @@ func open(t *testing.T, story string, width int64) *tab {
 	ctx, cancel = context.WithTimeout(ctx, 2*time.Minute)
 	t.Cleanup(cancel)
 	p := &tab{ctx}
-	p.do(t, chromedp.EmulateViewport(width, 900), chromedp.Navigate(address+"#"+story), chromedp.WaitVisible("main"))
+	p.do(t, chromedp.EmulateViewport(width, 900), chromedp.Navigate(url), chromedp.WaitVisible("main"))
 	return p
 }
 

@@ -20,7 +20,60 @@ const stages: { stage: Event['stage']; title: string; source: string; hint: stri
 
 interface Saved { version: 1; script: At[]; until: number; events: Event[] }
 
+// App is the page: on a cluster if the server has events of one, else with an informer in this browser.
 export function App() {
+  const [attached, setAttached] = useState<boolean>()
+  useEffect(() => { void fetch('events', { method: 'HEAD' }).then((r) => setAttached(r.ok), () => setAttached(false)) }, [])
+  if (attached === undefined) return <p class="loading" role="status">Loading…</p>
+  return attached ? <Attached /> : <Playground />
+}
+
+// Attached shows an informer on a cluster. Time is real there, so nothing can be stopped or taken back.
+function Attached() {
+  const [selected, setSelected] = useState<Event>()
+  const [now, setNow] = useState(0)
+  const [server, setServer] = useState('')
+  const [ended, setEnded] = useState(false)
+  const view = useRef<View>(empty())
+  useEffect(() => {
+    const source = new EventSource('events')
+    let news: Event[] = []
+    let store: Record<string, string> | undefined
+    let frame = 0
+    const draw = () => {
+      frame = 0
+      take(view.current, news, store, true)
+      setNow(news.at(-1)?.at ?? view.current.events.at(-1)?.at ?? 0)
+      news = []
+      store = undefined
+    }
+    source.onmessage = ({ data }) => {
+      const line = JSON.parse(data) as Event & { store?: Record<string, string> }
+      if (line.store) store = line.store
+      else if (line.kind === 'attached') setServer(line.text ?? '')
+      else news.push(line)
+      frame ||= requestAnimationFrame(draw)
+    }
+    source.addEventListener('ended', () => { source.close(); setEnded(true) })
+    source.onerror = () => setEnded(true)
+    return () => source.close()
+  }, [])
+  const v = view.current
+  return (
+    <>
+      <header><h1>Watch an informer</h1><output class="now">{seconds(now)}</output> <span>On a cluster, {server}. Time is real, and this page only reads.</span></header>
+      {ended && <p class="problem" role="alert">The informer has stopped: start the program again.</p>}
+      <main>
+        <Pipeline view={v} selected={selected} select={setSelected} />
+        <Timeline view={v} now={now} selected={selected} select={setSelected} />
+        <div class="panels"><Tables view={v} /><Requests view={v} now={now} /><Lines view={v} /><Details view={v} event={selected} /></div>
+      </main>
+      <footer>The informer is client-go v0.37, unmodified. The column "server" has what the last frame of the watch said.</footer>
+    </>
+  )
+}
+
+function Playground() {
   const [module, setModule] = useState<WebAssembly.Module>()
   const [progress, setProgress] = useState('')
   const [problem, setProblem] = useState('')

@@ -24,8 +24,8 @@ export const empty = (): View => ({
 
 export const id = (e: Event) => `${e.key} ${e.version}`
 
-// take adds events to a view.
-export function take(v: View, news: Event[], store?: Record<string, string>) {
+// take adds events to a view. attached says that they come from a cluster.
+export function take(v: View, news: Event[], store?: Record<string, string>, attached = false) {
   for (const e of news) {
     v.events.push(e)
     if (e.pod) {
@@ -44,6 +44,9 @@ export function take(v: View, news: Event[], store?: Record<string, string>) {
         else if (e.kind === 'refused') Object.assign(r, { status: 'refused', ended: e.at, end: e.text })
         else if (e.kind === 'end') Object.assign(r, { bytes: e.bytes, ended: e.at, end: e.text })
         else {
+          // On a cluster, what a frame says is all that is known of the server.
+          if (attached && e.key && e.kind === 'DELETED') v.server.delete(e.key)
+          else if (attached && e.key) v.server.set(e.key, e.version!)
           r.frames++
           r.bytes += e.bytes ?? 0
         }

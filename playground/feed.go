@@ -1,0 +1,120 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
+)
+
+// most is how many events a page gets that is opened late.
+const most = 5000
+
+// A feed is what an informer on a cluster has reported so far, a line each, for any number of pages.
+type feed struct {
+	mu      sync.Mutex
+	lines   [][]byte // the last ones
+	dropped int
+	changed chan struct{} // closed when there are more
+	ended   bool
+}
+
+func (f *feed) add(line []byte) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if line == nil {
+		f.ended = true
+	} else if f.lines = append(f.lines, line); len(f.lines) > 2*most {
+		f.dropped += len(f.lines) - most
+		f.lines = slices.Clone(f.lines[len(f.lines)-most:])
+	}
+	close(f.changed)
+	f.changed = make(chan struct{})
+}
+
+// ServeHTTP sends the lines as server-sent events, until the page is closed.
+func (f *feed) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "text/event-stream")
+	if r.Method == http.MethodHead { // the page asks whether there are any
+		return
+	}
+	flush := http.NewResponseController(w).Flush
+	for next := 0; ; {
+		f.mu.Lock()
+		next = max(next, f.dropped)
+		lines, changed, ended := f.lines[next-f.dropped:], f.changed, f.ended
+		next += len(lines)
+		f.mu.Unlock()
+		for _, line := range lines {
+			_, _ = fmt.Fprintf(w, "data: %s\n\n", line)
+		}
+		if ended {
+			_, _ = fmt.Fprint(w, "event: ended\ndata: {}\n\n")
+		}
+		if err := flush(); err != nil || ended {
+			return
+		}
+		select {
+		case <-changed:
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
+
+// attach runs an informer on a cluster, in a program that is compiled only now, and serves the page for it.
+func attach(ctx context.Context, listener net.Listener, root string) error {
+	dir, err := os.MkdirTemp("", "informers-playground")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	fmt.Fprintln(os.Stderr, "building client-go for this machine: about a minute the first time")
+	program := filepath.Join(dir, "attach")
+	build := exec.CommandContext(ctx, "go", "build", "-o", program, "./playground/attach")
+	build.Dir = root
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build ./playground/attach: %w\n%s", err, out)
+	}
+	var args []string
+	flag.Visit(func(f *flag.Flag) {
+		if slices.Contains([]string{"kubeconfig", "context", "namespace", "resync"}, f.Name) {
+			args = append(args, "--"+f.Name, f.Value.String())
+		}
+	})
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	informer := exec.CommandContext(ctx, program, args...)
+	informer.Cancel = func() error { return informer.Process.Signal(syscall.SIGTERM) }
+	informer.Stderr = os.Stderr
+	stdout, err := informer.StdoutPipe()
+	if err == nil {
+		err = informer.Start()
+	}
+	if err != nil {
+		return err
+	}
+	events := &feed{changed: make(chan struct{})}
+	lines := bufio.NewReader(stdout)
+	first, err := lines.ReadBytes('\n')
+	if err != nil { // it has said why, on stderr
+		_ = informer.Wait()
+		return errors.New("no informer was started")
+	}
+	go func() {
+		for line, err := first, error(nil); err == nil; line, err = lines.ReadBytes('\n') {
+			events.add(line[:len(line)-1])
+		}
+		events.add(nil)
+	}()
+	return errors.Join(serve(ctx, listener, root, nil, events), func() error { cancel(); _ = informer.Wait(); return nil }())
+}
