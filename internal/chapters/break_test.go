@@ -70,7 +70,7 @@ func TestBreakIt(t *testing.T) {
 			name: "a fast resync", chapter: "05-resync",
 			args: []string{"--resync", "1s"},
 			check: func(t *testing.T, p *program.Program) {
-				p.Await(t, &p.Stdout, "handleUpdate is called for Pod (key: default/pod-0): resync, resourceVersion 1\n", 10*time.Second)
+				p.Await(t, &p.Stdout, "handleUpdate is called for Pod (key: default/pod-0): resync, resourceVersion 101\n", 10*time.Second)
 				p.Signal(t, syscall.SIGINT, 2*time.Second)
 			},
 		},

@@ -10,14 +10,15 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	memory "example.com/informers/playground/apiserver"
 )
 
 // writeKubeconfig writes a kubeconfig for one server and returns its path.
@@ -152,60 +153,13 @@ func version(w http.ResponseWriter, _ *http.Request) {
 	_, _ = io.WriteString(w, `{"gitVersion": "v1.37.2"}`)
 }
 
-// apiserver answers as an API server that holds count pods and never changes:
-// LIST in pages, and the stream of a watch with sendInitialEvents. The tests on
+// apiserver is an API server in memory that holds count pods, which nobody changes. The tests on
 // a real cluster are in e2e; this one can be stopped in the middle.
 func apiserver(count int) http.Handler {
-	pods := make([]corev1.Pod, count)
-	for i := range pods {
-		pods[i] = corev1.Pod{
-			TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
-			ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: fmt.Sprintf("pod-%d", i), ResourceVersion: fmt.Sprint(i + 1)},
-			Status:     corev1.PodStatus{Phase: corev1.PodPending},
-		}
+	server := memory.New(memory.Options{})
+	for i := range count {
+		pod := fmt.Sprintf(`{"kind":"Pod","apiVersion":"v1","metadata":{"name":"pod-%d"},"spec":{"containers":[{"name":"nginx","image":"nginx"}]}}`, i)
+		server.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/api/v1/namespaces/default/pods", strings.NewReader(pod)))
 	}
-	resourceVersion := fmt.Sprint(count + 1)
-
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /version", version)
-	mux.HandleFunc("GET /api/v1/pods", func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		query := r.URL.Query()
-		if query.Get("watch") == "" {
-			from, limit := 0, count
-			_, _ = fmt.Sscan(query.Get("continue"), &from)
-			_, _ = fmt.Sscan(query.Get("limit"), &limit)
-			to := min(from+limit, count)
-			list := corev1.PodList{
-				TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "PodList"},
-				ListMeta: metav1.ListMeta{ResourceVersion: resourceVersion},
-				Items:    pods[from:to],
-			}
-			if to < count {
-				list.Continue = fmt.Sprint(to)
-			}
-			_ = json.NewEncoder(w).Encode(list)
-			return
-		}
-
-		send := func(kind string, pod *corev1.Pod) {
-			raw, _ := json.Marshal(pod)
-			_ = json.NewEncoder(w).Encode(metav1.WatchEvent{Type: kind, Object: runtime.RawExtension{Raw: raw}})
-		}
-		if query.Get("sendInitialEvents") == "true" {
-			for i := range pods {
-				send("ADDED", &pods[i])
-			}
-			send("BOOKMARK", &corev1.Pod{
-				TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
-				ObjectMeta: metav1.ObjectMeta{
-					ResourceVersion: resourceVersion,
-					Annotations:     map[string]string{metav1.InitialEventsAnnotationKey: "true"},
-				},
-			})
-		}
-		w.(http.Flusher).Flush()
-		<-r.Context().Done()
-	})
-	return mux
+	return server
 }

@@ -139,7 +139,7 @@ func TestForbiddenWatch(t *testing.T) {
 	}))
 	p := start(t, "05-resync", []string{detector}, "--kubeconfig", kubeconfig)
 	p.Await(t, &p.Stdout, "cache is synced\n", 10*time.Second)
-	p.Await(t, &p.Stdout, "handleUpdate is called for Pod (key: default/pod-0): relist, resourceVersion 1\n", 20*time.Second)
+	p.Await(t, &p.Stdout, "handleUpdate is called for Pod (key: default/pod-0): relist, resourceVersion 101\n", 20*time.Second)
 	p.Await(t, &p.Stderr, `cannot watch resource "pods"`, time.Second)
 	p.Signal(t, syscall.SIGINT, 2*time.Second)
 }

@@ -26,9 +26,6 @@ type Fault struct {
 	SwallowBookmarks bool
 }
 
-// Known are the codes that a Fault can have.
-var Known = []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusServiceUnavailable}
-
 type faults struct {
 	mu      sync.Mutex
 	fault   Fault

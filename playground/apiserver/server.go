@@ -22,6 +22,9 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 )
 
+// Version is the Kubernetes release whose API server this one is compared with.
+const Version = "v1.37.2"
+
 // Options say how a Server differs from the default.
 type Options struct {
 	// Window is how many past writes a watch can start from. An older resourceVersion gets 410 Expired.
@@ -71,13 +74,17 @@ func New(options Options) *Server {
 	return &Server{Options: options, version: 100, pods: map[key]*corev1.Pod{}, changed: make(chan struct{})}
 }
 
-// ServeHTTP answers requests for pods, and for their subresources status and binding.
+// ServeHTTP answers requests for pods and their subresources status and binding, and for the version.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Context().Value(unhurt{}) == nil {
 		if err := s.faults.answer(r.Context()); err != nil {
 			s.answer(w, 0)(nil, err)
 			return
 		}
+	}
+	if r.URL.Path == "/version" {
+		s.answer(w, http.StatusOK)(map[string]string{"gitVersion": Version}, nil)
+		return
 	}
 	path := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
 	if len(path) < 3 || path[0] != "api" || path[1] != "v1" {
@@ -218,20 +225,7 @@ func (s *Server) append(w write) {
 	}
 }
 
-// Version is the resourceVersion of the last write.
-func (s *Server) Version() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return strconv.FormatUint(s.version, 10)
-}
-
-// Pods returns the pods that exist, by namespace and name. Do not change them.
-func (s *Server) Pods() []*corev1.Pod {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return sorted(s.pods)
-}
-
+// sorted returns pods by namespace and name.
 func sorted(pods map[key]*corev1.Pod) []*corev1.Pod {
 	all := make([]*corev1.Pod, 0, len(pods))
 	for _, pod := range pods {
