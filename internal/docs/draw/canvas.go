@@ -3,9 +3,12 @@ package main
 import (
 	"bytes"
 	"encoding/xml"
+	"errors"
 	"fmt"
 	"image/color"
 	"math"
+	"regexp"
+	"slices"
 	"strings"
 
 	xfont "golang.org/x/image/font"
@@ -45,22 +48,12 @@ func (s scheme) tint(c color.NRGBA, share float64) color.NRGBA {
 	return color.NRGBA{R: mix(c.R, s.back.R), G: mix(c.G, s.back.G), B: mix(c.B, s.back.B), A: 255}
 }
 
-// A format is the size of a picture: wide is shown at about 900 px, narrow at about
-// 360 px, and both can shrink a little before a text is smaller than 11 px.
-type format struct {
-	name  string
-	width float64
-}
-
-var formats = []format{{"wide", 880}, {"narrow", 360}}
-
-func (f format) narrow() bool { return f.name == "narrow" }
-
 const (
-	size  = 13.0 // of a text, in pixels
-	row   = 19.0 // of texts and glyphs
-	edge  = 8.0  // free space around the picture
-	glyph = 5.5  // half the size of a glyph
+	wide  = 420.0 // of a picture: on a phone, it shrinks a little before a text is smaller than 11 px
+	size  = 13.0  // of a text, in pixels
+	row   = 19.0  // of texts and glyphs
+	edge  = 8.0   // free space around the picture
+	glyph = 5.5   // half the size of a glyph
 )
 
 var regular, bold = face(size, xfont.WeightNormal), face(size+2, xfont.WeightBold)
@@ -87,15 +80,14 @@ func wrap(f font.Face, text string, limit float64) (lines []string) {
 // A page is a canvas whose y grows downward, in reading order.
 type page struct {
 	scheme
-	format
 	svg    *vgsvg.Canvas
 	height float64
 }
 
-func newPage(s scheme, f format, height float64) *page {
+func newPage(s scheme, height float64) *page {
 	height = math.Ceil(height)
-	p := &page{s, f, vgsvg.New(vg.Length(f.width), vg.Length(height)), height}
-	p.fill(s.back, 0, 0, f64.Vec2{0, 0}, f64.Vec2{f.width, 0}, f64.Vec2{f.width, height}, f64.Vec2{0, height})
+	p := &page{s, vgsvg.New(vg.Length(wide), vg.Length(height)), height}
+	p.rect(s.back, 0, 0, wide, height)
 	return p
 }
 
@@ -138,31 +130,60 @@ func (p *page) write(f font.Face, c color.Color, x, y float64, text string) {
 
 // title writes the title and returns where the rest can start.
 func (p *page) title(title string) float64 {
-	lines := wrap(bold, title, p.width-2*edge)
+	lines := wrap(bold, title, wide-2*edge)
 	for i, line := range lines {
 		p.write(bold, p.text, edge, edge+row*(float64(i)+0.5), line)
 	}
-	return titleHeight(p.format, title)
+	return titleHeight(title)
 }
 
-func titleHeight(f format, title string) float64 {
-	return edge + row*float64(len(wrap(bold, title, f.width-2*edge))) + 6
+func titleHeight(title string) float64 {
+	return edge + row*float64(len(wrap(bold, title, wide-2*edge))) + 6
 }
 
-// done returns the picture, with the text for a screen reader. A browser without
-// Liberation Sans uses a font of the same width.
-func (p *page) done(title, alt string) ([]byte, error) {
+// body returns what was drawn. A browser without Liberation Sans uses a font of the same width.
+func (p *page) body() (string, error) {
 	var svg bytes.Buffer
-	if _, err := p.svg.WriteTo(&svg); err != nil {
+	_, err := p.svg.WriteTo(&svg)
+	body := svg.String()[strings.Index(svg.String(), "<g"):]
+	return strings.ReplaceAll(body, "font-family:Liberation Sans;font-variant:normal;",
+		"font-family:'Liberation Sans',Arial,Helvetica,sans-serif;"), err
+}
+
+var hex = regexp.MustCompile(`#[0-9A-Fa-f]{6}\b`)
+
+// both makes one picture of two that differ only in their colors: each pair of colors becomes a variable,
+// which the reader's scheme sets.
+func both(light, dark *page, title, alt string) ([]byte, error) {
+	body, err := light.body()
+	other, err2 := dark.body()
+	if err := errors.Join(err, err2); err != nil {
 		return nil, err
 	}
-	start := bytes.Index(svg.Bytes(), []byte("<g"))
-	body := strings.ReplaceAll(string(svg.Bytes()[start:]), "font-family:Liberation Sans;font-variant:normal;",
-		"font-family:'Liberation Sans',Arial,Helvetica,sans-serif;")
+	if hex.ReplaceAllString(body, "") != hex.ReplaceAllString(other, "") {
+		return nil, errors.New("the schemes differ in more than their colors")
+	}
+	var pairs []string
+	others := hex.FindAllString(other, -1)
+	body = hex.ReplaceAllStringFunc(body, func(color string) string {
+		pair := color + " " + others[0]
+		others = others[1:]
+		if !slices.Contains(pairs, pair) {
+			pairs = append(pairs, pair)
+		}
+		return fmt.Sprintf("var(--c%d)", slices.Index(pairs, pair))
+	})
+	var vars [2]strings.Builder
+	for i, pair := range pairs {
+		for j, color := range strings.Fields(pair) {
+			fmt.Fprintf(&vars[j], "--c%d:%s;", i, color)
+		}
+	}
 	return fmt.Appendf(nil, `<svg xmlns="http://www.w3.org/2000/svg" width="%g" height="%g" viewBox="0 0 %[1]g %[2]g" role="img">
 <title>%s</title>
 <desc>%s</desc>
-%s`, p.width, p.height, escape(title), escape(alt), body), nil
+<style>svg{%s}@media(prefers-color-scheme:dark){svg{%s}}</style>
+%s`, wide, light.height, escape(title), escape(alt), &vars[0], &vars[1], body), nil
 }
 
 func escape(text string) string {

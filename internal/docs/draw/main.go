@@ -61,7 +61,7 @@ func run(root string, check bool) error {
 	for _, path := range drawn {
 		name := "docs/pictures/" + filepath.Base(path)
 		switch _, ok := files[name]; {
-		case ok || !ours.MatchString(name):
+		case ok:
 		case check:
 			problems = append(problems, fmt.Errorf("%s is stale: no recording draws it", name))
 		default:
@@ -71,15 +71,12 @@ func run(root string, check bool) error {
 	return errors.Join(problems...)
 }
 
-var ours = regexp.MustCompile(`-(light|dark)-(wide|narrow)\.svg$`)
-
 // A Recording is one file of docs/data.
 type Recording struct {
 	Name      string                     `json:"-"`
 	Fields    map[string]json.RawMessage `json:"-"`
 	Recorded  struct{ Command, Machine, Date string }
 	Timelines []*Timeline
-	Bars      []*Bars
 }
 
 // load reads all recordings, in the order of their names.
@@ -94,7 +91,7 @@ func load(root string) (recordings []*Recording, err error) {
 		if err == nil {
 			err = json.Unmarshal(data, &r.Fields)
 		}
-		for field, into := range map[string]any{"recorded": &r.Recorded, "timelines": &r.Timelines, "bars": &r.Bars} {
+		for field, into := range map[string]any{"recorded": &r.Recorded, "timelines": &r.Timelines} {
 			if raw, ok := r.Fields[field]; ok && err == nil {
 				dec := json.NewDecoder(bytes.NewReader(raw))
 				if field != "recorded" { // "recorded" also has versions
@@ -113,45 +110,23 @@ func load(root string) (recordings []*Recording, err error) {
 	return recordings, nil
 }
 
-// A picture is drawn from a recording, once for each scheme and format.
-type picture struct {
-	name, title, alt string
-	check            func() error
-	draw             func(scheme, format) ([]byte, error)
-}
-
-func (r *Recording) pictures() (all []picture) {
-	for _, t := range r.Timelines {
-		all = append(all, picture{t.Name, t.Title, t.Alt, t.check, t.draw})
-	}
-	for _, b := range r.Bars {
-		all = append(all, picture{b.Name, b.Title, b.Alt, b.check, b.draw})
-	}
-	return all
-}
-
 var nameOK = regexp.MustCompile(`^[a-z0-9-]+$`)
 
 func pictures(recordings []*Recording) (map[string][]byte, error) {
 	files := map[string][]byte{}
 	for _, r := range recordings {
-		for _, pic := range r.pictures() {
-			at := fmt.Sprintf("docs/data/%s.json: picture %q", r.Name, pic.name)
-			err := pic.check()
-			if file(pic.name, schemes[0], formats[0], files) || !nameOK.MatchString(pic.name) {
+		for _, t := range r.Timelines {
+			err := t.check()
+			if files["docs/"+path(t.Name)] != nil || !nameOK.MatchString(t.Name) {
 				err = errors.New("needs a name of its own of a-z, 0-9 and -")
-			} else if pic.title == "" || pic.alt == "" {
+			} else if t.Title == "" || t.Alt == "" {
 				err = errors.New("needs a title and an alt")
 			}
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", at, err)
+			if err == nil {
+				files["docs/"+path(t.Name)], err = t.svg()
 			}
-			for _, s := range schemes {
-				for _, f := range formats {
-					if files["docs/"+path(pic.name, s, f)], err = pic.draw(s, f); err != nil {
-						return nil, fmt.Errorf("%s: %w", at, err)
-					}
-				}
+			if err != nil {
+				return nil, fmt.Errorf("docs/data/%s.json: picture %q: %w", r.Name, t.Name, err)
 			}
 		}
 	}
@@ -159,10 +134,4 @@ func pictures(recordings []*Recording) (map[string][]byte, error) {
 }
 
 // path returns the path of a picture, relative to docs.
-func path(name string, s scheme, f format) string {
-	return fmt.Sprintf("pictures/%s-%s-%s.svg", name, s.name, f.name)
-}
-
-func file(name string, s scheme, f format, files map[string][]byte) bool {
-	return files["docs/"+path(name, s, f)] != nil
-}
+func path(name string) string { return "pictures/" + name + ".svg" }

@@ -70,26 +70,16 @@ func regions(root string, recordings []*Recording) (map[string][]byte, error) {
 	return files, nil
 }
 
-// embed shows a picture in the reader's scheme and width, and names its recording.
+// embed shows a picture and names its recording.
 func embed(recordings []*Recording, name string) (string, error) {
 	for _, r := range recordings {
-		i := slices.IndexFunc(r.pictures(), func(p picture) bool { return p.name == name })
-		if i < 0 {
-			continue
+		for _, t := range r.Timelines {
+			if t.Name == name {
+				alt := html.EscapeString(strings.Join(strings.Fields(t.Alt), " "))
+				return fmt.Sprintf("<img alt=\"%s\" src=\"%s\">\n\n[Recorded](data/%s.json): `%s`, %s, %s\n",
+					alt, path(name), r.Name, r.Recorded.Command, r.Recorded.Machine, r.Recorded.Date), nil
+			}
 		}
-		p, light, dark := r.pictures()[i], schemes[0], schemes[1]
-		wide, narrow := formats[0], formats[1]
-		alt := html.EscapeString(strings.Join(strings.Fields(p.alt), " "))
-		return fmt.Sprintf(`<picture>
-  <source media="(prefers-color-scheme: dark) and (max-width: 600px)" srcset="%s">
-  <source media="(prefers-color-scheme: dark)" srcset="%s">
-  <source media="(max-width: 600px)" srcset="%s">
-  <img alt="%s" src="%s">
-</picture>
-
-[Recorded](data/%s.json): %s, %s, %s
-`, path(name, dark, narrow), path(name, dark, wide), path(name, light, narrow), alt, path(name, light, wide),
-			r.Name, "`"+r.Recorded.Command+"`", r.Recorded.Machine, r.Recorded.Date), nil
 	}
 	return "", fmt.Errorf("no recording has this picture")
 }

@@ -239,20 +239,16 @@ func tick(v float64) string {
 
 var units = map[string]string{"s": "seconds", "ms": "milliseconds", "min": "minutes", "h": "hours"}
 
-func (t *Timeline) draw(s scheme, f format) ([]byte, error) {
-	left, right := edge+glyph+3, f.width-edge-12
-	names := make([][]string, len(t.Lanes)) // the lines of each lane's name
-	limit := f.width - 2*edge
-	if !f.narrow() {
-		limit = 190
-	}
+// svg is the picture, for a reader of each scheme.
+func (t *Timeline) svg() ([]byte, error) {
+	return both(t.draw(schemes[0]), t.draw(schemes[1]), t.Title, t.Alt)
+}
+
+func (t *Timeline) draw(s scheme) *page {
+	left, right := edge+glyph+3, wide-edge-12
+	names := make([][]string, len(t.Lanes)) // the lines of each lane's name, above it
 	for i, l := range t.Lanes {
-		names[i] = wrap(regular, l.Name, limit)
-		for _, line := range names[i] {
-			if !f.narrow() {
-				left = max(left, edge+width(line)+24)
-			}
-		}
+		names[i] = wrap(regular, l.Name, wide-2*edge)
 	}
 	scale := func(at float64) float64 { return left + at/t.End*(right-left) }
 
@@ -260,10 +256,10 @@ func (t *Timeline) draw(s scheme, f format) ([]byte, error) {
 	kinds, style := t.styles()
 	type entry struct{ x, y float64 }
 	var legend []entry
-	at := entry{edge, titleHeight(f, t.Title) + row/2}
+	at := entry{edge, titleHeight(t.Title) + row/2}
 	for _, kind := range kinds {
 		w := 18 + width(kind) + 18
-		if at.x > edge && at.x+w-18 > f.width-edge {
+		if at.x > edge && at.x+w-18 > wide-edge {
 			at = entry{edge, at.y + row}
 		}
 		legend = append(legend, at)
@@ -275,20 +271,13 @@ func (t *Timeline) draw(s scheme, f format) ([]byte, error) {
 	base := make([]float64, len(t.Lanes))
 	for i, l := range t.Lanes {
 		var height int
-		items[i], height = pack(l.Events, scale, left-glyph, f.width-4)
-		y += 6
-		lines := float64(len(names[i]))
-		if f.narrow() {
-			y += row * lines
-		} else {
-			y += row * max(0, lines-float64(height))
-		}
-		y += row * float64(height)
+		items[i], height = pack(l.Events, scale, left-glyph, wide-4)
+		y += 6 + row*float64(len(names[i])+height)
 		base[i] = y - row/2
 		y += 6
 	}
 	bottom := y + 2
-	p := newPage(s, f, bottom+5+2*row+edge)
+	p := newPage(s, bottom+5+2*row+edge)
 
 	p.title(t.Title)
 	for i, kind := range kinds {
@@ -298,7 +287,7 @@ func (t *Timeline) draw(s scheme, f format) ([]byte, error) {
 	for v, by := 0.0, step(t.End, right-left, t.Unit); v <= t.End*1.000001; v += by {
 		p.line(s.grid, 1, scale(v), top, scale(v), bottom+4)
 		w := width(tick(v))
-		p.write(regular, s.dim, min(scale(v)-w/2, f.width-4-w), bottom+5+row/2, tick(v))
+		p.write(regular, s.dim, min(scale(v)-w/2, wide-4-w), bottom+5+row/2, tick(v))
 	}
 	unit := cmp.Or(units[t.Unit], t.Unit)
 	p.write(regular, s.dim, (left+right-width(unit))/2, bottom+5+row*1.5, unit)
@@ -310,15 +299,12 @@ func (t *Timeline) draw(s scheme, f format) ([]byte, error) {
 		}
 		p.lane(items[i], base[i], style)
 		for n, line := range names[i] {
-			y := base[i] - row*float64(len(names[i])-1-n)
-			if f.narrow() {
-				y -= row * float64(lanesHeight(items[i]))
-				p.rect(s.back, edge, y-row/2, edge+width(line)+4, y+row/2)
-			}
+			y := base[i] - row*float64(len(names[i])-1-n+lanesHeight(items[i]))
+			p.rect(s.back, edge, y-row/2, edge+width(line)+4, y+row/2)
 			p.write(regular, s.text, edge, y, line)
 		}
 	}
-	return p.done(t.Title, t.Alt)
+	return p
 }
 
 func lanesHeight(items []item) int {
