@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -117,6 +118,18 @@ func (p *tab) click(t *testing.T, name string) {
 	if err != nil || !found {
 		t.Fatalf("click %q: %v", name, err)
 	}
+}
+
+// scheme makes the browser prefer light or dark, and reduced motion.
+func (p *tab) scheme(t *testing.T, scheme string) {
+	t.Helper()
+	media := emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{
+		{Name: "prefers-color-scheme", Value: scheme}, {Name: "prefers-reduced-motion", Value: "reduce"},
+	}}
+	p.do(t, chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
+		_, err := cdp.Call(ctx, t, emulation.SetEmulatedMedia, media)
+		return err
+	}))
 }
 
 // keep keeps a picture of the page, for go test -artifacts.
@@ -270,13 +283,7 @@ func TestEveryone(t *testing.T) {
 			for _, scheme := range []string{"light", "dark"} {
 				t.Run(fmt.Sprintf("%s/%d/%s", story, width, scheme), func(t *testing.T) {
 					p := open(t, story, width)
-					media := emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{
-						{Name: "prefers-color-scheme", Value: scheme}, {Name: "prefers-reduced-motion", Value: "reduce"},
-					}}
-					p.do(t, chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
-						_, err := cdp.Call(ctx, t, emulation.SetEmulatedMedia, media)
-						return err
-					}))
+					p.scheme(t, scheme)
 					if story != "" {
 						p.do(t, chromedp.Click(".tale fieldset button"))
 					}
@@ -296,6 +303,33 @@ func TestEveryone(t *testing.T) {
 					}
 				})
 			}
+		}
+	}
+}
+
+var update = flag.Bool("update", false, "take the pictures of the front page again")
+
+// TestPicture takes the picture that opens the front page: a story at its end, one pod chosen.
+func TestPicture(t *testing.T) {
+	for _, scheme := range []string{"light", "dark"} {
+		p := open(t, "relist", 1280)
+		p.scheme(t, scheme)
+		p.do(t, chromedp.Click(".tale fieldset button:nth-of-type(2)"))
+		p.click(t, "as fast as it goes")
+		p.do(t, chromedp.WaitVisible(".tale .right"))
+		p.await(t, "[...document.querySelectorAll('.token')].some(e => e.textContent.includes('Delete tombstone') && (e.click(), true))")
+		picture, err := chromedp.Run(p.ctx, chromedp.CaptureScreenshot())
+		if err != nil || len(picture) < 10_000 {
+			t.Fatalf("%d bytes, %v", len(picture), err)
+		}
+		file := root + "/docs/pictures/playground-" + scheme + ".png"
+		if *update {
+			err = os.WriteFile(file, picture, 0o644)
+		} else {
+			_, err = os.Stat(file)
+		}
+		if err != nil {
+			t.Error(err)
 		}
 	}
 }
