@@ -144,7 +144,8 @@ func (p *tab) keep(t *testing.T) {
 	}
 }
 
-// TestStories plays each story to its end. The answer that the page computes from the run has to be this one.
+// TestStories plays each story to its end. The answer that the page computes from the run has to be this one, and
+// the same script outside the browser has to give the same events.
 func TestStories(t *testing.T) {
 	for story, right := range map[string]string{
 		"sync":      "When its third call has returned",
@@ -169,38 +170,29 @@ func TestStories(t *testing.T) {
 			if got := p.text(t, ".tale .right"); !strings.HasPrefix(got, right) {
 				t.Errorf("the page says that %q is right, want %q", got, right)
 			}
+			compare(t, p.save(t))
 		})
 	}
 }
 
 // TestSameRun: a story gives the same events at the same times, each time, however fast it is played.
 func TestSameRun(t *testing.T) {
-	run := func(speeds ...string) string {
+	play := func(speeds ...string) string {
 		p := open(t, "relist", 1280)
 		p.do(t, chromedp.Click(".tale fieldset button"))
 		for _, speed := range speeds {
 			p.click(t, speed)
 		}
 		p.do(t, chromedp.WaitVisible(".tale .right"))
-		saved, err := chromedp.Run(p.ctx, chromedp.Evaluate[string](`(async () => {
-			let blob
-			URL.createObjectURL = (b) => { blob = b; return '#relist' }
-			HTMLAnchorElement.prototype.click = () => {};
-			[...document.querySelectorAll('button')].find((b) => b.textContent === 'Save').click()
-			return blob.text()
-		})()`, chromedp.EvalAwaitPromise))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return saved
+		return p.save(t)
 	}
-	first, second := run("as fast as it goes"), run("60×", "Step", "as fast as it goes")
+	first, second := play("as fast as it goes"), play("60×", "Step", "as fast as it goes")
 	if first != second {
 		t.Errorf("two runs of a story differ:\n%s\n%s", first, second)
 	}
-	var saved struct{ Events []struct{ Kind string } }
-	if err := json.Unmarshal([]byte(first), &saved); err != nil || len(saved.Events) < 50 {
-		t.Errorf("%d events were saved, %v", len(saved.Events), err)
+	var run saved
+	if err := json.Unmarshal([]byte(first), &run); err != nil || len(run.Events) < 50 {
+		t.Errorf("%d events were saved, %v", len(run.Events), err)
 	}
 
 	// The file opens again, at its end.

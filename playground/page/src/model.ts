@@ -68,9 +68,10 @@ export function take(v: View, news: Event[], store?: Record<string, string>, att
       if (list === v.events) v.dropped += list.length - most
       list.splice(0, list.length - most)
     }
-  for (const map of [v.versions, v.brought] as Map<string, unknown>[])
+  const limits: [Map<unknown, unknown>, number][] = [[v.versions, most], [v.brought, most], [v.requests, 200]]
+  for (const [map, limit] of limits)
     for (const key of map.keys()) {
-      if (map.size <= most) break
+      if (map.size <= limit) break
       map.delete(key)
     }
 }
