@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
@@ -255,11 +256,12 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, namespace string)
 	defer ticker.Stop()
 	for {
 		s.mu.Lock()
-		var news []write
 		oldest := s.version - uint64(len(s.log))
-		for i := len(s.log) - 1; i >= 0 && s.log[i].version > seen; i-- {
-			news = s.log[i:]
+		i := len(s.log)
+		for i > 0 && s.log[i-1].version > seen {
+			i--
 		}
+		news := slices.Clone(s.log[i:]) // the window moves on
 		changed := s.changed
 		s.mu.Unlock()
 		if seen < oldest {

@@ -17,9 +17,12 @@ func (s *Server) RoundTrip(r *http.Request) (*http.Response, error) {
 		r = r.Clone(r.Context())
 		r.Body = http.NoBody
 	}
+	ctx, cancel := context.WithCancel(r.Context())
+	r = r.WithContext(ctx)
 	from, to := io.Pipe()
 	w := &response{header: http.Header{}, body: to, started: make(chan struct{})}
 	go func() {
+		defer cancel()
 		defer func() {
 			w.WriteHeader(http.StatusOK)
 			switch p := recover(); p {
@@ -35,14 +38,25 @@ func (s *Server) RoundTrip(r *http.Request) (*http.Response, error) {
 	}()
 	select {
 	case <-w.started:
-	case <-r.Context().Done():
-		_ = from.CloseWithError(r.Context().Err())
-		return nil, r.Context().Err()
+	case <-ctx.Done():
+		_ = from.CloseWithError(ctx.Err())
+		return nil, ctx.Err()
 	}
 	return &http.Response{
 		Status: http.StatusText(w.code), StatusCode: w.code, Proto: "HTTP/2.0", ProtoMajor: 2,
-		Header: w.header, Body: from, ContentLength: -1, Request: r,
+		Header: w.header, Body: body{from, cancel}, ContentLength: -1, Request: r,
 	}, nil
+}
+
+// A body ends the handler when the client closes it, as a connection does.
+type body struct {
+	io.ReadCloser
+	cancel context.CancelFunc
+}
+
+func (b body) Close() error {
+	b.cancel()
+	return b.ReadCloser.Close()
 }
 
 // Unhurt is a transport for other clients, whose requests no fault concerns.
