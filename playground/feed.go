@@ -87,7 +87,7 @@ func attach(ctx context.Context, listener net.Listener, root string) error {
 	}
 	var args []string
 	flag.Visit(func(f *flag.Flag) {
-		if slices.Contains([]string{"kubeconfig", "context", "namespace", "resync"}, f.Name) {
+		if slices.Contains(attachFlags, f.Name) {
 			args = append(args, "--"+f.Name, f.Value.String())
 		}
 	})

@@ -40,7 +40,9 @@ var (
 	site    = flag.String("site", "", "write a `folder` for a static host instead of serving")
 )
 
-// Those of attach, with the chapters' names.
+// attachFlags are those of attach, with the chapters' names.
+var attachFlags = []string{"kubeconfig", "context", "namespace", "resync"}
+
 func init() {
 	flag.String("kubeconfig", "", "with --cluster: `path` of a kubeconfig (default: as kubectl)")
 	flag.String("context", "", "with --cluster: `name` of a context in it (default: current)")
@@ -65,6 +67,11 @@ func run(ctx context.Context) error {
 	}
 	if flag.NArg() > 0 {
 		return fmt.Errorf("playground takes flags only, not %q", flag.Arg(0))
+	}
+	for _, name := range attachFlags {
+		if f := flag.Lookup(name); !*cluster && f.Value.String() != f.DefValue {
+			return fmt.Errorf("--%s needs --cluster", name)
+		}
 	}
 	if entries, err := os.ReadDir(*site); *site != "" && err == nil && len(entries) > 0 {
 		return fmt.Errorf("--site: %s is not empty", *site)

@@ -74,6 +74,7 @@ func TestBadInput(t *testing.T) {
 		{[]string{"--address", "0.0.0.0:8080"}, `--address must be a loopback address with a port, such as 127.0.0.1:8080, not "0.0.0.0:8080"`},
 		{[]string{"--address", "8080"}, `--address must be a loopback address with a port, such as 127.0.0.1:8080, not "8080"`},
 		{[]string{"05"}, `playground takes flags only, not "05"`},
+		{[]string{"--namespace", "default"}, "--namespace needs --cluster"},
 		{[]string{"--site", "."}, "--site: . is not empty"},
 		{[]string{"--address", taken.Listener.Addr().String()}, "listen tcp " + taken.Listener.Addr().String() + ": bind: address already in use: choose another port with --address"},
 	} {

@@ -3,9 +3,11 @@ package apiserver
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // NodeName is the node on which RunPods puts pods.
@@ -38,28 +40,36 @@ type stage struct {
 // RunPods is the scheduler and the kubelet of one node, until ctx ends: it takes each pod that has no
 // scheduling gate through its life. It needs no containers and starts none.
 func (s *Server) RunPods(ctx context.Context) {
-	living, dying := map[string]bool{}, map[string]bool{}
+	living, dying := map[types.UID]bool{}, map[types.UID]bool{}
+	var seen uint64
 	for ctx.Err() == nil {
 		s.mu.Lock()
 		changed := s.changed
-		var start, stop []*corev1.Pod
-		for _, pod := range sorted(s.pods) {
-			uid := string(pod.UID)
-			if pod.DeletionTimestamp == nil && !living[uid] && len(pod.Spec.SchedulingGates) == 0 && pod.Spec.SchedulerName == corev1.DefaultSchedulerName {
-				living[uid] = true
-				start = append(start, pod)
+		var news []*corev1.Pod
+		if len(s.log) == 0 || s.log[0].version > seen+1 { // at the start, and if it did not keep up
+			news = sorted(s.pods)
+		} else {
+			for i := len(s.log) - 1; i >= 0 && s.log[i].version > seen; i-- {
+				if w := s.log[i]; w.now != nil {
+					news = append(news, w.now)
+				} else {
+					delete(living, w.last.UID)
+					delete(dying, w.last.UID)
+				}
 			}
-			if pod.DeletionTimestamp != nil && pod.Spec.NodeName == NodeName && !dying[uid] {
-				dying[uid] = true
-				stop = append(stop, pod)
-			}
+			slices.Reverse(news)
 		}
+		seen = s.version
 		s.mu.Unlock()
-		for _, pod := range start {
-			go s.live(ctx, pod, starts, false)
-		}
-		for _, pod := range stop {
-			go s.live(ctx, pod, stops, true)
+		for _, pod := range news {
+			if pod.DeletionTimestamp == nil && !living[pod.UID] && len(pod.Spec.SchedulingGates) == 0 && pod.Spec.SchedulerName == corev1.DefaultSchedulerName {
+				living[pod.UID] = true
+				go s.live(ctx, pod, starts, false)
+			}
+			if pod.DeletionTimestamp != nil && pod.Spec.NodeName == NodeName && !dying[pod.UID] {
+				dying[pod.UID] = true
+				go s.live(ctx, pod, stops, true)
+			}
 		}
 		select {
 		case <-changed:

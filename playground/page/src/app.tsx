@@ -80,11 +80,10 @@ function Playground() {
   const [story, setStory] = useState<Story | undefined>(() => stories.find((s) => '#' + s.id === location.hash))
   const [speed, setSpeed] = useState(1)
   const [guess, setGuess] = useState<number>()
-  const [now, setNow] = useState(0)
-  const [ended, setEnded] = useState(false)
   const [selected, setSelected] = useState<Event>()
   const [, setDrawn] = useState(0)
   const view = useRef<View>(empty())
+  const { now, ended } = view.current
   const worker = useRef<Worker | undefined>(undefined)
   const script = useRef<At[]>(opening)
 
@@ -102,21 +101,24 @@ function Playground() {
     worker.current?.terminate()
     view.current = empty()
     script.current = [...from]
-    setNow(0)
-    setEnded(false)
     setSelected(undefined)
     const w = new Worker(new URL('./worker.ts', import.meta.url))
     worker.current = w
+    // The page is drawn once a frame, whatever arrives in the meantime.
+    let frame = 0
     w.onmessage = ({ data }: MessageEvent<FromWorker>) => {
       if (worker.current !== w) return
-      if (data.type === 'failed') setProblem(data.text)
-      else {
-        setNow(data.now)
-        if (data.type === 'events') {
-          take(view.current, data.events, data.store)
-          setDrawn((n) => n + 1)
-        } else setEnded(data.ended)
+      if (data.type === 'failed') {
+        setProblem(data.text)
+        return
       }
+      take(view.current, data.events, data.store)
+      frame ||= requestAnimationFrame(() => {
+        frame = 0
+        setDrawn((n) => n + 1)
+      })
+      view.current.now = data.now
+      view.current.ended = data.ended
     }
     w.onerror = (e) => setProblem(e.message)
     send({ type: 'load', module: module!, exec: new URL('wasm_exec.js', location.href).href, script: from, until })
@@ -137,8 +139,7 @@ function Playground() {
     send({ type: 'pace', speed: s })
   }
   const command = (c: Command) => {
-    script.current.push([now, c])
-    setEnded(false)
+    script.current.push([view.current.now, c])
     send({ type: 'command', command: c })
   }
   const save = () => {
@@ -188,7 +189,7 @@ function Playground() {
       <main>
         {story
           ? <Tale story={story} events={v.events} ended={ended} guess={guess} onGuess={(i) => { setGuess(i); pace(1) }} again={(to) => begin(story.script, story.until, to)} />
-          : <Controls command={command} pods={[...v.server.keys()]} handlers={v.handlers} />}
+          : <Controls command={command} pods={[...v.server.keys()].slice(0, 100)} handlers={v.handlers} />}
         <Pipeline view={v} selected={selected} select={setSelected} />
         <Timeline view={v} now={now} span={story && ended ? story.until : undefined} selected={selected} select={setSelected} />
         <div class="panels">
@@ -325,11 +326,18 @@ function Token({ event, selected, select }: { event: Event; selected?: Event; se
   )
 }
 
+// lastOf are the last n events that match, the newest first.
+function lastOf(events: Event[], n: number, match: (e: Event) => boolean): Event[] {
+  const found: Event[] = []
+  for (let i = events.length - 1; i >= 0 && found.length < n; i--) if (match(events[i])) found.push(events[i])
+  return found
+}
+
 function Pipeline({ view, selected, select }: { view: View; selected?: Event; select: (e: Event) => void }) {
   return (
     <section class="pipeline" aria-label="Pipeline">
       {stages.map(({ stage, title, hint, source }) => {
-        const seen = view.events.filter((e) => e.stage === stage && e.kind !== 'returns' && (e.stage !== 'store' || e.kind !== '')).slice(-7).reverse()
+        const seen = lastOf(view.events, 7, (e) => e.stage === stage && e.kind !== 'returns')
         return (
           <div class="stage" key={stage}>
             <h2>{source ? <a href={`https://github.com/kubernetes/client-go/blob/v0.37.2/${source}`}>{title}</a> : title}</h2>
@@ -356,7 +364,13 @@ function Timeline({ view, now, span: whole, selected, select }: { view: View; no
   const lane = (e: Event) => ({ request: 0, store: 1, handler: 2 + view.handlers.indexOf(e.handler ?? ''), work: lanes.length - 2, error: lanes.length - 1 } as Record<string, number>)[e.stage]
   const end = Math.max(now, span), from = end - span
   const x = scaleLinear([from, end], [110, Math.max(width - 12, 200)])
-  const shown = view.events.filter((e) => e.at >= from && lane(e) !== undefined && e.kind !== 'returns').slice(-600)
+  // Of several events with one look at one place, the last one is drawn.
+  const taken = new Set<string>()
+  const shown = lastOf(view.events, 400, (e) => {
+    if (e.at < from || lane(e) === undefined || e.kind === 'returns') return false
+    const place = `${lane(e)} ${look(e)} ${Math.round(x(e.at) / 3)}`
+    return !taken.has(place) && !!taken.add(place)
+  })
   const resyncs = [...new Set(shown.filter((e) => e.kind === 'Update resync').map((e) => e.at))]
   const height = lanes.length * 24 + 26
   return (
@@ -364,7 +378,7 @@ function Timeline({ view, now, span: whole, selected, select }: { view: View; no
       <div class="zoom" role="group" aria-label="Zoom">
         {[5_000, 30_000, 120_000, 600_000].map((s) => <button key={s} aria-pressed={span === s} onClick={() => setSpan(s)}>{s / 1000} s</button>)}
       </div>
-      <svg width={width} height={height} role="img" aria-label={`The last ${span / 1000} seconds: ${shown.length} events`}>
+      <svg width={width} height={height} role="img" aria-label={`The last ${span / 1000} seconds: ${shown.length} marks`}>
         {lanes.map((name, i) => (
           <g key={name}>
             <text x={4} y={i * 24 + 17}>{name}</text>
@@ -386,7 +400,10 @@ function Timeline({ view, now, span: whole, selected, select }: { view: View; no
 }
 
 function Tables({ view }: { view: View }) {
-  const keys = [...new Set([...view.server.keys(), ...view.store.keys()])].sort()
+  // Of many pods the first ones that the server has are enough, and quick to find.
+  const all = new Set(view.server.size > 100 ? [...view.server.keys()].slice(0, 12) : [...view.server.keys(), ...view.store.keys()])
+  const keys = [...all].sort()
+  const more = Math.max(view.server.size, view.store.size) - 12
   return (
     <section aria-labelledby="tables">
       <h2 id="tables">Server and store</h2>
@@ -400,7 +417,7 @@ function Tables({ view }: { view: View }) {
           ))}
         </tbody>
       </table>
-      {keys.length > 12 && <p class="hint">and {keys.length - 12} more</p>}
+      {more > 0 && <p class="hint">and {more} more</p>}
       {keys.length === 0 && <p class="hint">no pods yet</p>}
     </section>
   )

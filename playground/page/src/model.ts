@@ -4,6 +4,8 @@ export interface Request { id: number; verb: string; query: string; status: stri
 
 // A View is what the page shows of the events so far.
 export interface View {
+  now: number // milliseconds of virtual time
+  ended: boolean // the story is over
   events: Event[] // the last ones
   dropped: number
   server: Map<string, string>
@@ -19,7 +21,7 @@ export interface View {
 export const most = 5_000 // events that are kept
 
 export const empty = (): View => ({
-  events: [], dropped: 0, server: new Map(), store: new Map(), requests: new Map(), log: [], errors: [], handlers: [], versions: new Map(), brought: new Map(),
+  now: 0, ended: false, events: [], dropped: 0, server: new Map(), store: new Map(), requests: new Map(), log: [], errors: [], handlers: [], versions: new Map(), brought: new Map(),
 })
 
 export const id = (e: Event) => `${e.key} ${e.version}`

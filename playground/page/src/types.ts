@@ -53,6 +53,5 @@ export type ToWorker =
   | { type: 'to'; time: number } // as fast as it goes
 
 export type FromWorker =
-  | { type: 'events'; events: Event[]; now: number; store?: Record<string, string> }
-  | { type: 'time'; now: number; ended: boolean }
+  | { type: 'seen'; events: Event[]; now: number; ended: boolean; store?: Record<string, string> }
   | { type: 'failed'; text: string }

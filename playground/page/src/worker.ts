@@ -61,13 +61,19 @@ self.seen = (event) => {
 
 const post = (message: FromWorker) => self.postMessage(message)
 
+let storeSent = 0 // real time
+
 function flush() {
-  if (events.length) {
-    post({ type: 'events', events: events.map((e) => JSON.parse(e)), now, store: storeChanged ? JSON.parse(self.playgroundStore()) : undefined })
-    events = []
+  const news = events.map((e) => JSON.parse(e))
+  events = []
+  // A large store takes time to list, so it is not listed for each event.
+  let store: Record<string, string> | undefined
+  if (storeChanged && (speed === 0 || realNow() - storeSent > 250)) {
+    store = JSON.parse(self.playgroundStore())
     storeChanged = false
+    storeSent = realNow()
   }
-  post({ type: 'time', now, ended: now >= until })
+  post({ type: 'seen', events: news, now, ended: now >= until, store })
 }
 
 // fire moves the clock to the next timer, and lets Go run until all its goroutines wait.
@@ -87,6 +93,7 @@ function runTo(time: number, budget = Infinity) {
 
 function tick() {
   const real = realNow()
+  if (speed === 0 && storeChanged) flush()
   if (speed > 0 && real >= held) {
     target = Math.min(Math.max(target, now) + (real - last) * speed, until)
     if (speed <= 1) {
