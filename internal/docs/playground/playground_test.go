@@ -110,14 +110,11 @@ func (p *tab) text(t *testing.T, selector string) string {
 	return text
 }
 
-// click clicks the button with a text.
+// click waits for the button with a text, which a later frame may bring, and clicks it.
 func (p *tab) click(t *testing.T, name string) {
 	t.Helper()
-	found, err := chromedp.Run(p.ctx, chromedp.Evaluate[bool](fmt.Sprintf(
-		"(b => { b?.click(); return !!b })([...document.querySelectorAll('button')].find(b => b.textContent.trim() === %q))", name)))
-	if err != nil || !found {
-		t.Fatalf("click %q: %v", name, err)
-	}
+	p.await(t, fmt.Sprintf(
+		"(b => { b?.click(); return !!b })([...document.querySelectorAll('button:enabled')].find(b => b.textContent.trim() === %q))", name))
 }
 
 // scheme makes the browser prefer light or dark, and reduced motion.
