@@ -3,7 +3,6 @@ package proofs
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -14,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	corev1informers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/leaderelection"
@@ -46,10 +46,11 @@ func TestStandbyIsWarm(t *testing.T) {
 		{"the leader dies", false, 13 * time.Second, 24 * time.Second},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			tell(t, serve(pod("web", "1"), pod("db", "2")), 0, func(t *testing.T, s *story) {
-				leaderCtx, stopLeader := context.WithCancel(s)
+			play(t, serve(pod("web", 1), pod("db", 2)), func(t *testing.T, s *scene) {
+				client := fake.NewClientset() // for the lease
+				leaderCtx, stopLeader := context.WithCancel(t.Context())
 				nothing := func() {}
-				go elect(leaderCtx, s, "leader", test.release, func(context.Context) {}, nothing)
+				go elect(leaderCtx, client, "leader", test.release, func(context.Context) {}, nothing)
 				synctest.Wait()
 
 				// The standby: its handlers fill the queue, and workers wait for the lease.
@@ -57,22 +58,20 @@ func TestStandbyIsWarm(t *testing.T) {
 					workqueue.DefaultTypedControllerRateLimiter[cache.ObjectName]())
 				defer queue.ShutDown()
 				enqueue := func(pod *corev1.Pod) { queue.Add(cache.MetaObjectToName(pod)) }
-				if _, err := s.informer.AddTypedEventHandler(corev1informers.PodHandlerFuncs{
+				s.handle(t, corev1informers.PodHandlerFuncs{
 					AddFunc: enqueue, UpdateFunc: func(_, pod *corev1.Pod) { enqueue(pod) },
-				}); err != nil {
-					t.Fatal(err)
-				}
+				})
+				s.start(t)
 				began := make(chan time.Time, 1)
 				reconciled := map[string]string{} // the version that the worker read
-				lister := s.factory.Core().V1().Pods().Lister()
-				go elect(s, s, "standby", test.release, func(context.Context) {
+				go elect(t.Context(), client, "standby", test.release, func(context.Context) {
 					began <- time.Now()
 					for {
 						key, shutdown := queue.Get()
 						if shutdown {
 							return
 						}
-						if pod, err := lister.Pods(key.Namespace).Get(key.Name); err == nil {
+						if pod, err := s.lister.Pods(key.Namespace).Get(key.Name); err == nil {
 							reconciled[pod.Name] = pod.ResourceVersion
 						}
 						queue.Done(key)
@@ -80,11 +79,11 @@ func TestStandbyIsWarm(t *testing.T) {
 				}, nothing)
 
 				for i := range 1000 {
-					s.watch.Modify(pod("web", fmt.Sprint(3+i)))
+					s.put(pod("web", 3+i))
 				}
 				time.Sleep(5 * time.Minute)
 				synctest.Wait()
-				equal(t, "pods in the standby's store", len(s.informer.GetStore().ListKeys()), 2)
+				equal(t, "pods in the standby's store", len(s.keys()), 2)
 				equal(t, "keys in its queue after a thousand Updates", queue.Len(), 2)
 				equal(t, "reconciled by it", len(reconciled), 0)
 
@@ -102,7 +101,7 @@ func TestStandbyIsWarm(t *testing.T) {
 
 func TestLostLeaseIsNotRegained(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		client := serve()
+		client := fake.NewClientset()
 		var down atomic.Bool
 		client.PrependReactor("update", "leases", func(clienttesting.Action) (bool, runtime.Object, error) {
 			return down.Load(), nil, errors.New("no connection")
@@ -143,7 +142,7 @@ func TestLostLeaseIsNotRegained(t *testing.T) {
 
 func TestOnStoppedLeadingIsCalledWithoutALease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		client := serve()
+		client := fake.NewClientset()
 		led, stopped := false, false
 		go elect(t.Context(), client, "leader", false, func(context.Context) {}, func() {})
 		synctest.Wait()

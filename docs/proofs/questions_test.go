@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,436 +15,401 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/informers"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/dynamic"
 	corev1informers "k8s.io/client-go/informers/core/v1"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/kubernetes/scheme"
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/cache"
-
-	"example.com/informers/internal/outputs"
+	"k8s.io/client-go/util/workqueue"
+	"k8s.io/klog/v2"
 )
 
-// shown holds what the page shows to the calls of a story.
-func (s *story) shown(t *testing.T) {
-	t.Helper()
-	synctest.Wait()
-	outputs.Shown(t, root, strings.Join(s.calls, "\n")+"\n", *update)
+// The server sends kind and apiVersion. The typed client and its informer drop them, and the dynamic
+// ones keep them. The fake clientset decodes nothing: it returns what the test put in.
+func TestTypedObjectsHaveNoKind(t *testing.T) {
+	play(t, serve(pod("web", 90)), func(t *testing.T, s *scene) {
+		client := kubernetes.NewForConfigOrDie(s.config())
+		pod, err := client.CoreV1().Pods("default").Get(t.Context(), "web", metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		object, err := dynamic.NewForConfigOrDie(s.config()).
+			Resource(podResource).Namespace("default").Get(t.Context(), "web", metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		kind, err := kindOf(pod)
+		if err != nil {
+			t.Fatal(err)
+		}
+		shown(t, fmt.Sprintf(
+			"typed:   kind %q, apiVersion %q\ndynamic: kind %q, apiVersion %q\nkindOf:  kind %q, apiVersion %q\n",
+			pod.Kind, pod.APIVersion, object.GetKind(), object.GetAPIVersion(), kind.Kind, kind.GroupVersion(),
+		))
+
+		s.start(t)
+		equal(t, "typed informer", s.get(t, "web").TypeMeta, metav1.TypeMeta{})
+		factory := dynamicFactory(s.config())
+		store := factory.ForResource(podResource).Informer().GetStore()
+		start(t, factory)
+		equal(t, "dynamic informer", store.List()[0].(*unstructured.Unstructured).GetKind(), "Pod")
+
+		pod.Kind = "Pod"
+		pod, err = fake.NewClientset(pod).CoreV1().Pods("default").Get(t.Context(), "web", metav1.GetOptions{})
+		equal(t, "error", err, nil)
+		equal(t, "fake clientset", pod.Kind, "Pod")
+	})
 }
 
-func equal(t *testing.T, what string, got, want any) {
-	t.Helper()
-	if fmt.Sprint(got) != fmt.Sprint(want) {
-		t.Errorf("%s: %v, want %v", what, got, want)
+// kindOf looks up the Go type in the scheme of the typed clientset.
+func kindOf(obj runtime.Object) (schema.GroupVersionKind, error) {
+	kinds, _, err := scheme.Scheme.ObjectKinds(obj)
+	if err != nil {
+		return schema.GroupVersionKind{}, err
 	}
+	return kinds[0], nil
 }
 
-func TestResyncHandsOutTheSameVersion(t *testing.T) {
-	tell(t, serve(pod("web", "1")), 30*time.Second, func(t *testing.T, s *story) {
-		time.Sleep(45 * time.Second)
-		s.watch.Modify(pod("web", "2"))
-		time.Sleep(20 * time.Second)
-		s.shown(t)
-	})
-}
-
-func TestResyncMakesNoRequest(t *testing.T) {
-	tell(t, serve(pod("web", "1")), 30*time.Second, func(t *testing.T, s *story) {
-		time.Sleep(10*time.Minute + time.Second)
-		synctest.Wait()
-		equal(t, "calls: an Add and twenty resyncs", len(s.calls), 21)
-		equal(t, "requests", s.requests(), []string{"list", "watch"})
-	})
-}
-
-func TestRelistUpdatesWithoutAChange(t *testing.T) {
-	tell(t, serve(pod("web", "1")), 0, func(t *testing.T, s *story) {
-		time.Sleep(time.Hour)
-		synctest.Wait()
-		equal(t, "calls in an hour without a resync", len(s.calls), 1)
-		s.expire()
-		for i, call := range s.calls {
-			s.calls[i] = call[strings.Index(call, "s  ")+3:] // the back-off of a relist is random
-		}
-		s.shown(t)
-	})
-}
-
-func TestStoreIsSyncedBeforeItsHandler(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithCancel(t.Context())
-		factory := informers.NewSharedInformerFactory(fake.NewClientset(pod("web", "1")), 0)
-		pods := factory.Core().V1().Pods().TypedInformer()
-		release := make(chan struct{})
-		handler, err := pods.AddTypedEventHandler(corev1informers.PodHandlerFuncs{
-			AddFunc: func(*corev1.Pod) { <-release },
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		factory.StartWithContext(ctx)
-
-		equal(t, "factory's wait", factory.WaitForCacheSyncWithContext(ctx).Err, nil)
-		equal(t, "informer.HasSynced", pods.HasSynced(), true)
-		equal(t, "handler.HasSynced, its Add under way", handler.HasSynced(), false)
-		close(release)
-		equal(t, "cache.WaitFor the handler", cache.WaitFor(ctx, "", handler.HasSyncedChecker()), true)
-		cancel()
-		factory.Shutdown()
-	})
-}
-
-func TestInitialAddsAreMarked(t *testing.T) {
-	tell(t, serve(pod("web", "1")), 0, func(t *testing.T, s *story) {
-		s.watch.Add(pod("nginx", "2"))
-		synctest.Wait()
-		s.shown(t)
-	})
-}
-
-func TestMissedDeleteIsATombstone(t *testing.T) {
-	tell(t, serve(pod("web", "1")), 0, func(t *testing.T, s *story) {
-		var deleted corev1informers.DeletedPod
-		_, err := s.informer.AddTypedEventHandler(corev1informers.PodHandlerFuncs{
-			DeleteFunc: func(pod corev1informers.DeletedPod) { deleted = pod },
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.pods = nil // changed to version 2, then deleted, and the watch saw neither
-		s.expire()
-		equal(t, "tombstone", deleted.FinalStateUnknown != nil, true)
-		equal(t, "key", deleted.GetKey(), "default/web")
-		equal(t, "version of the stale object", deleted.OptionalObj.ResourceVersion, "1")
-	})
-}
-
-func TestRelistShowsOnlyTheLastState(t *testing.T) {
-	tell(t, serve(pod("web", "1")), 0, func(t *testing.T, s *story) {
-		s.pods = []*corev1.Pod{pod("web", "5")} // 2: a new label; 3 and 4: another pod came and went
-		s.expire()
-		equal(t, "calls", len(s.calls), 2)
-		if last := s.calls[1]; !strings.HasSuffix(last, "Update web: 1 → 5, same pointer: false") {
-			t.Error(last)
-		}
-	})
-}
-
-func TestDeleteAndCreateMayBeOneUpdate(t *testing.T) {
-	before, after := pod("web", "1"), pod("web", "5")
-	before.UID, after.UID = "old", "new"
-	tell(t, serve(before), 0, func(t *testing.T, s *story) {
-		s.pods = []*corev1.Pod{after}
-		s.expire()
-		equal(t, "calls", len(s.calls), 2)
-		if last := s.calls[1]; !strings.Contains(last, "Update web: 1 → 5") {
-			t.Error(last)
-		}
-	})
-}
-
-// TestMutationDetectorPanics runs itself in a separate process, which panics.
-func TestMutationDetectorPanics(t *testing.T) {
-	if os.Getenv("CHANGE_THE_STORE") != "" {
-		tell(t, serve(pod("web", "1")), 0, func(t *testing.T, s *story) {
-			pod, err := s.factory.Core().V1().Pods().Lister().Pods("default").Get("web")
-			if err != nil {
-				t.Fatal(err)
-			}
-			pod.Labels = map[string]string{"mine": "yes"} // without pod = pod.DeepCopy()
-			time.Sleep(time.Minute)
-		})
-		return
-	}
-	for _, detector := range []string{"true", "false"} {
-		cmd := exec.Command(os.Args[0], "-test.run=^TestMutationDetectorPanics$")
-		cmd.Env = append(os.Environ(), "CHANGE_THE_STORE=yes", "KUBE_CACHE_MUTATION_DETECTOR="+detector)
-		out, err := cmd.CombinedOutput()
-		equal(t, "with "+detector+": it fails", err != nil, detector == "true")
-		equal(t, "with "+detector+": it says why", strings.Contains(string(out), "ALTERED!"), detector == "true")
-	}
-}
-
-func TestExpiredWatchIsListedAgain(t *testing.T) {
-	tell(t, serve(pod("web", "1")), 0, func(t *testing.T, s *story) {
-		s.expire()
-		equal(t, "requests", s.requests(), []string{"list", "watch", "list", "watch"})
-	})
-}
-
-func TestEndedWatchIsNotListedAgain(t *testing.T) {
-	tell(t, serve(pod("web", "1")), 0, func(t *testing.T, s *story) {
-		time.Sleep(5 * time.Minute)
-		synctest.Wait()
-		s.watch.Modify(pod("web", "7"))
-		synctest.Wait()
-		s.watch.Stop()
-		time.Sleep(5 * time.Second)
-		synctest.Wait()
-		equal(t, "requests", s.requests(), []string{"list", "watch", "watch"})
-		again := s.Actions()[2].(clienttesting.WatchActionImpl)
-		equal(t, "goes on from", again.ListOptions.ResourceVersion, "7")
-	})
-}
-
-func TestForbiddenIsRetriedForEver(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		client := fake.NewClientset()
-		client.PrependReactor("list", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
-			return true, nil, apierrors.NewForbidden(corev1.Resource("pods"), "", errors.New("no RBAC"))
-		})
-		factory := informers.NewSharedInformerFactory(client, 0)
-		pods := factory.Core().V1().Pods().TypedInformer()
-		told := 0
-		onError := func(_ context.Context, _ *cache.Reflector, err error) {
-			if apierrors.IsForbidden(err) {
-				told++
-			}
-		}
-		if err := pods.SetWatchErrorHandlerWithContext(onError); err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
-		factory.StartWithContext(ctx)
-		err := factory.WaitForCacheSyncWithContext(ctx).Err
-		cancel()
-		factory.Shutdown()
-		equal(t, "the deadline is all that the wait tells", errors.Is(err, context.DeadlineExceeded), true)
-		equal(t, "and not the cause", apierrors.IsForbidden(err), false)
-		if told < 10 {
-			t.Errorf("the watch error handler was told %d times in ten minutes", told)
-		}
-		if err := pods.SetWatchErrorHandlerWithContext(onError); err == nil {
-			t.Error("a started informer takes a watch error handler")
-		}
-	})
-}
-
-func TestInformerAskedForAfterStartDoesNotRun(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithCancel(t.Context())
-		factory := informers.NewSharedInformerFactory(fake.NewClientset(pod("web", "1")), 0)
-		factory.StartWithContext(ctx)
-		lister := factory.Core().V1().Pods().Lister() // too late
-		equal(t, "factory's wait", factory.WaitForCacheSyncWithContext(ctx).Err, nil)
-		for _, want := range []int{0, 1} {
-			time.Sleep(time.Minute)
-			synctest.Wait()
-			pods, err := lister.List(labels.Everything())
-			equal(t, "pods in the lister", len(pods), want)
-			equal(t, "error", err, nil)
-			factory.StartWithContext(ctx) // a second Start runs what the first did not know
-		}
-		cancel()
-		factory.Shutdown()
-	})
-}
-
-func TestStoppedInformerStaysStopped(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		client := serve(pod("web", "1"))
-		pods := corev1informers.NewTypedPodInformer(client, "", 0, nil)
-		ctx, cancel := context.WithCancel(t.Context())
-		go pods.RunWithContext(ctx)
-		synctest.Wait()
-		cancel()
-		synctest.Wait()
-		equal(t, "is stopped", pods.IsStopped(), true)
-		requests := len(client.Actions())
-
-		pods.RunWithContext(t.Context()) // returns at once
-		equal(t, "requests after the second Run", len(client.Actions()), requests)
-		equal(t, "it still says that it is synced", pods.HasSynced(), true)
-	})
-}
-
-func TestSlowHandlerDoesNotBlockTheOthers(t *testing.T) {
-	tell(t, serve(), 0, func(t *testing.T, s *story) {
-		release, slow := make(chan struct{}), 0
-		s.add(t, func(string) { <-release; slow++ })
-		for i := range 1000 {
-			s.watch.Add(pod(fmt.Sprint("web-", i), fmt.Sprint(i)))
-		}
-		synctest.Wait()
-		equal(t, "calls of the slow handler", slow, 0)
-		equal(t, "calls of the other", len(s.calls), 1000)
-		equal(t, "pods in the store", len(s.informer.GetStore().ListKeys()), 1000)
-		close(release)
-		synctest.Wait()
-		equal(t, "calls of the slow handler, all buffered", slow, 1000)
-	})
-}
-
-func TestTransformRunsBeforeTheStore(t *testing.T) {
-	big := pod("web", "1")
-	big.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "kubelet"}}
-	drop := informers.WithTransform(func(obj any) (any, error) {
-		if pod, ok := obj.(*corev1.Pod); ok { // a tombstone has been here already
-			pod.ManagedFields = nil
-		}
-		return obj, nil
-	})
-	tell(t, serve(big), 0, func(t *testing.T, s *story) {
-		pod, err := s.factory.Core().V1().Pods().Lister().Pods("default").Get("web")
-		if err != nil {
-			t.Fatal(err)
-		}
-		equal(t, "managedFields in the store", len(pod.ManagedFields), 0)
-	}, drop)
-}
-
-func TestLastWithNamespaceWins(t *testing.T) {
-	tell(t, serve(), 0, func(t *testing.T, s *story) {
-		for _, action := range s.Actions() {
-			equal(t, action.GetVerb(), action.GetNamespace(), "two")
-		}
-	}, informers.WithNamespace("one"), informers.WithNamespace("two"))
-}
-
-func TestTweakHoldsForTheWholeFactory(t *testing.T) {
-	client := serve()
-	tweak := informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.LabelSelector = "app=web" })
-	tell(t, client, 0, func(t *testing.T, s *story) {
-		s.factory.Core().V1().ConfigMaps().Informer()
-		s.factory.StartWithContext(s)
-		synctest.Wait()
-		var listed []string
-		for _, action := range s.Actions() {
-			if list, ok := action.(clienttesting.ListAction); ok {
-				listed = append(listed, action.GetResource().Resource+" "+list.GetListRestrictions().Labels.String())
-			}
-		}
-		equal(t, "lists", listed, []string{"pods app=web", "configmaps app=web"})
-	}, tweak)
-}
-
-func TestIndexIsReadByValue(t *testing.T) {
-	here, there := pod("here", "1"), pod("there", "2")
-	here.Spec.NodeName, there.Spec.NodeName = "node-1", "node-2"
-	tell(t, serve(here, there), 0, func(t *testing.T, s *story) {
-		err := s.informer.AddTypedIndexers(corev1informers.PodIndexers{
-			"node": func(pod *corev1.Pod) ([]string, error) { return []string{pod.Spec.NodeName}, nil },
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		pods, err := s.informer.GetTypedIndexer().ByTypedIndex("node", "node-1")
-		if err != nil {
-			t.Fatal(err)
-		}
-		equal(t, "pods on node-1", len(pods), 1)
-		equal(t, "its name", pods[0].Name, "here")
-	})
-}
-
-// The reactor acts between the list and the watch, where a real watch would begin at
-// the version of the list.
-func TestFakeClientForgetsADeleteBeforeTheWatch(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		client := fake.NewClientset(pod("gone", ""))
-		pods := corev1.SchemeGroupVersion.WithResource("pods")
-		client.PrependWatchReactor("pods", func(clienttesting.Action) (bool, watch.Interface, error) {
-			return false, nil, errors.Join(
-				client.Tracker().Add(pod("new", "")),
-				client.Tracker().Delete(pods, "default", "gone"),
-			)
-		})
-		factory := informers.NewSharedInformerFactory(client, 0)
-		store := factory.Core().V1().Pods().TypedInformer().GetStore()
-		ctx, cancel := context.WithCancel(t.Context())
-		factory.StartWithContext(ctx)
-		synctest.Wait()
-		keys := store.ListKeys()
-		slices.Sort(keys)
-		equal(t, "keys in the store", keys, []string{"default/gone", "default/new"})
-		cancel()
-		factory.Shutdown()
-	})
-}
-
-func TestBareListWatchOverAFakeIsNeverSynced(t *testing.T) {
-	client := fake.NewClientset(pod("web", "1"))
-	bare := &cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			return client.CoreV1().Pods("").List(ctx, o)
-		},
-		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			return client.CoreV1().Pods("").Watch(ctx, o)
-		},
-	}
-	for _, test := range []struct {
-		name   string
-		lw     cache.ListerWatcher
-		synced bool
+// Loops with a period of ten seconds, for a run that is shorter and one that is longer.
+func TestPeriodsOfLoops(t *testing.T) {
+	const period = 10 * time.Second
+	loops := []struct {
+		name string
+		loop func(context.Context, func(context.Context))
 	}{
-		{"bare", bare, false},
-		{"with the client's semantics", cache.ToListWatcherWithWatchListSemantics(bare, client), true},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				informer := cache.NewSharedIndexInformerWithOptions(test.lw, &corev1.Pod{}, cache.SharedIndexInformerOptions{})
-				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-				defer cancel()
-				go informer.RunWithContext(ctx)
-				equal(t, "synced", cache.WaitFor(ctx, "", informer.HasSyncedChecker()), test.synced)
-				cancel()
-				synctest.Wait()
-			})
-		})
+		{"UntilWithContext", func(ctx context.Context, run func(context.Context)) {
+			wait.UntilWithContext(ctx, run, period)
+		}},
+		{"NonSlidingUntilWithContext", func(ctx context.Context, run func(context.Context)) {
+			wait.NonSlidingUntilWithContext(ctx, run, period)
+		}},
 	}
+	var out strings.Builder
+	for _, takes := range []time.Duration{4 * time.Second, 14 * time.Second} {
+		for _, l := range loops {
+			synctest.Test(t, func(t *testing.T) {
+				begin := time.Now()
+				ctx, cancel := context.WithTimeout(t.Context(), 59*time.Second)
+				defer cancel()
+				var starts []string
+				l.loop(ctx, func(context.Context) {
+					starts = append(starts, fmt.Sprint(time.Since(begin).Seconds()))
+					time.Sleep(takes)
+				})
+				fmt.Fprintf(&out, "run takes %2.0f s, %-26s  starts at %s\n",
+					takes.Seconds(), l.name, strings.Join(starts, ", "))
+			})
+		}
+	}
+	shown(t, out.String())
 }
 
-func TestWatchAsksForFiveToTenMinutes(t *testing.T) {
-	tell(t, serve(), 0, func(t *testing.T, s *story) {
-		for range 10 {
-			s.expire()
-		}
-		seen := map[int64]bool{}
-		for _, action := range s.Actions() {
-			if w, ok := action.(clienttesting.WatchActionImpl); ok {
-				seconds := *w.ListOptions.TimeoutSeconds
-				seen[seconds] = true
-				if seconds < 300 || seconds > 600 {
-					t.Errorf("timeoutSeconds=%d", seconds)
+func TestJitterOnlyLengthens(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		seen := map[time.Duration]bool{}
+		last := time.Time{}
+		wait.JitterUntilWithContext(ctx, func(context.Context) {
+			if pause := time.Since(last); !last.IsZero() {
+				seen[pause] = true
+				if pause < 10*time.Second || pause > 15*time.Second {
+					t.Errorf("a pause of %s", pause)
 				}
 			}
-		}
+			time.Sleep(4 * time.Second)
+			last = time.Now()
+		}, 10*time.Second, 0.5, true)
 		if len(seen) < 2 {
 			t.Errorf("always %v", seen)
 		}
 	})
 }
 
-func TestRemovedHandlerIsNotCalled(t *testing.T) {
-	tell(t, serve(pod("web", "1")), 0, func(t *testing.T, s *story) {
-		calls := 0
-		handler := s.add(t, func(string) { calls++ })
-		synctest.Wait()
-		equal(t, "calls of a handler added late", calls, 1)
-		if err := cache.ShutDownEventHandler(s.informer, handler); err != nil {
-			t.Fatal(err)
+func readyPod(name string, resourceVersion int, ready corev1.ConditionStatus) *corev1.Pod {
+	pod := pod(name, resourceVersion)
+	pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: ready}}
+	return pod
+}
+
+func isReady(pod *corev1.Pod) bool {
+	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+	})
+}
+
+func becameReady(old, pod *corev1.Pod) bool {
+	return isReady(pod) && (old.UID != pod.UID || !isReady(old))
+}
+
+// onReady calls handle once for each time that a pod becomes ready, and once for each pod that
+// was ready before the program started.
+func onReady(handle func(pod *corev1.Pod)) corev1informers.PodHandlerFuncs {
+	return corev1informers.PodHandlerFuncs{
+		AddFunc: func(pod *corev1.Pod) {
+			if isReady(pod) {
+				handle(pod)
+			}
+		},
+		UpdateFunc: func(old, pod *corev1.Pod) {
+			if isReady(pod) && (!isReady(old) || old.UID != pod.UID) {
+				handle(pod)
+			}
+		},
+	}
+}
+
+func TestReadyIsATransition(t *testing.T) {
+	const yes, no = corev1.ConditionTrue, corev1.ConditionFalse
+	play(t, serve(readyPod("web", 1, yes)), func(t *testing.T, s *scene) {
+		var out strings.Builder
+		say := func(what string, pod *corev1.Pod) {
+			fmt.Fprintf(&out, "%2.0f s  %-7s %s is ready\n", time.Since(s.began).Seconds(), what+":", pod.Name)
 		}
-		s.watch.Modify(pod("web", "2"))
+		updates := 0
+		s.handle(t, corev1informers.PodHandlerFuncs{
+			AddFunc: func(pod *corev1.Pod) {
+				if isReady(pod) {
+					say("Add", pod)
+				}
+			},
+			UpdateFunc: func(old, pod *corev1.Pod) {
+				updates++
+				if becameReady(old, pod) {
+					say("Update", pod)
+				}
+			},
+		})
+		var once []string
+		s.handle(t, onReady(func(pod *corev1.Pod) { once = append(once, pod.Name) }))
+		s.start(t)
+		s.put(readyPod("db", 2, no))
+		s.pass(10 * time.Second)
+		s.put(readyPod("db", 3, yes))
+		s.pass(10 * time.Second)
+		s.put(readyPod("db", 4, yes)) // another write to a ready pod
+		s.pass(time.Minute)           // two resyncs
+		s.put(readyPod("db", 5, no))
+		s.pass(5 * time.Second)
+		s.put(readyPod("db", 6, yes))
 		synctest.Wait()
-		equal(t, "calls after its removal", calls, 1)
+		equal(t, "Updates: four writes, and two pods in two resyncs", updates, 8)
+		equal(t, "once", once, "[web db db]")
+		shown(t, out.String())
+
+		// A relist shows only the last state: that a pod was not ready in between is lost, and only
+		// its UID says that it is another pod.
+		now := readyPod("web", 9, yes)
+		s.replace(now, readyPod("db", 6, yes))
+		s.relist()
+		equal(t, "not ready in between, missed", once, "[web db db]")
+		now.UID, now.ResourceVersion = "new", "12"
+		s.replace(now, readyPod("db", 6, yes))
+		s.relist()
+		equal(t, "another pod of that name", once, "[web db db web]")
+	}, resync(30*time.Second))
+}
+
+func TestBecameReady(t *testing.T) {
+	replaced := readyPod("web", 5, corev1.ConditionTrue)
+	replaced.UID = "another"
+	ready, unready := readyPod("web", 2, corev1.ConditionTrue), readyPod("web", 1, corev1.ConditionFalse)
+	for _, test := range []struct {
+		name     string
+		old, pod *corev1.Pod
+		want     bool
+	}{
+		{"no condition yet", pod("web", 1), ready, true},
+		{"not ready", unready, ready, true},
+		{"ready before", ready, ready, false},
+		{"no longer ready", ready, unready, false},
+		{"another pod of that name", ready, replaced, true},
+	} {
+		equal(t, test.name, becameReady(test.old, test.pod), test.want)
+	}
+}
+
+func TestFilteringHandlerDeletesWhatTheStoreHas(t *testing.T) {
+	painted := func(color string, version int) *corev1.Pod {
+		pod := pod("web", version)
+		pod.Labels = map[string]string{"color": color}
+		return pod
+	}
+	play(t, serve(painted("red", 1)), func(t *testing.T, s *scene) {
+		var out strings.Builder
+		show := func(what string, pod *corev1.Pod) {
+			fmt.Fprintf(&out, "%-6s  resourceVersion %s, color %s\n", what, pod.ResourceVersion, pod.Labels["color"])
+		}
+		s.handle(t, corev1informers.PodFilteringHandler{
+			FilterFunc: func(pod *corev1.Pod) bool { return pod.Labels["color"] == "red" },
+			Handler: corev1informers.PodHandlerFuncs{
+				AddFunc:    func(pod *corev1.Pod) { show("Add", pod) },
+				DeleteFunc: func(pod corev1informers.DeletedPod) { show("Delete", pod.OptionalObj) },
+			},
+		})
+		s.start(t)
+		s.put(painted("blue", 2))
+		synctest.Wait()
+		show("store", s.get(t, "web"))
+		s.put(painted("red", 3))
+		synctest.Wait()
+		shown(t, out.String())
+	})
+}
+
+// stillExists asks the API server whether the pod is there, with labels that no longer match.
+func stillExists(
+	ctx context.Context, client kubernetes.Interface, deleted corev1informers.DeletedPod,
+) (bool, error) {
+	pods := client.CoreV1().Pods(deleted.GetNamespace())
+	pod, err := pods.Get(ctx, deleted.GetName(), metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return false, nil
+	}
+	if err != nil || deleted.OptionalObj == nil {
+		return err == nil, err // a tombstone without a copy has only the name
+	}
+	return pod.UID == deleted.OptionalObj.UID, nil
+}
+
+func TestStillExists(t *testing.T) {
+	before, replaced := pod("web", 1), pod("web", 5)
+	before.UID, replaced.UID = "old", "new"
+	copied := corev1informers.DeletedPod{OptionalObj: before}
+	byName := corev1informers.DeletedPod{FinalStateUnknown: &cache.DeletedFinalStateUnknown{Key: "default/web"}}
+	for _, test := range []struct {
+		name    string
+		server  []runtime.Object
+		deleted corev1informers.DeletedPod
+		want    bool
+	}{
+		{"left the selector", []runtime.Object{before}, copied, true},
+		{"deleted", nil, copied, false},
+		{"deleted and created again", []runtime.Object{replaced}, copied, false},
+		{"a tombstone without a copy", []runtime.Object{before}, byName, true},
+	} {
+		exists, err := stillExists(t.Context(), fake.NewClientset(test.server...), test.deleted)
+		equal(t, test.name, exists, test.want)
+		equal(t, test.name+": error", err, nil)
+	}
+	client := fake.NewClientset()
+	client.PrependReactor("get", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
+		return true, nil, forbidden()
+	})
+	_, err := stillExists(t.Context(), client, copied)
+	equal(t, "forbidden", apierrors.IsForbidden(err), true)
+}
+
+// A factory with a period of 30 s. At 30 s the handler with a period of 45 s is not due.
+func TestFakeUpdateMissesAHandlerThatIsNotDue(t *testing.T) {
+	var out strings.Builder
+	for _, test := range []struct {
+		at       time.Duration
+		versions []string
+	}{
+		{10 * time.Second, []string{"", ""}},
+		{40 * time.Second, []string{"", ""}},
+		{40 * time.Second, []string{"1", "2"}},
+	} {
+		web := pod("web", 0)
+		web.ResourceVersion = test.versions[0]
+		client := fake.NewClientset(web.DeepCopy())
+		playWith(t, client, func(t *testing.T, s *scene) {
+			var n times
+			n.handle(t, s, "30 s")
+			n.handle(t, s, "45 s", every(45*time.Second))
+			s.start(t)
+			s.pass(test.at)
+			n.take() // the resyncs
+			web.ResourceVersion, web.Labels = test.versions[1], map[string]string{"tier": "front"}
+			_, err := client.CoreV1().Pods("default").Update(t.Context(), web, metav1.UpdateOptions{})
+			equal(t, "error", err, nil)
+			synctest.Wait()
+			counts := n.take()
+			fmt.Fprintf(&out, "Update at %s, resourceVersion %-9s  30 s handler: %d call, 45 s handler: %d\n",
+				test.at, fmt.Sprintf("%q → %q", test.versions[0], test.versions[1]), counts["30 s"], counts["45 s"])
+		}, resync(30*time.Second))
+	}
+	shown(t, out.String())
+}
+
+func TestFakeAcceptsAStaleUpdate(t *testing.T) {
+	client := fake.NewClientset(pod("web", 2))
+	_, err := client.CoreV1().Pods("default").Update(t.Context(), pod("web", 1), metav1.UpdateOptions{})
+	equal(t, "error", err, nil)
+}
+
+func TestFailedCallIsTriedAgainByTheQueueOnly(t *testing.T) {
+	playWith(t, fake.NewClientset(pod("web", 1)), func(t *testing.T, s *scene) {
+		queue := workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[cache.ObjectName]())
+		inHandler, inWorker := 0, 0
+		failing := func(calls *int) error { // fails twice
+			if *calls++; *calls <= 2 {
+				return errors.New("no answer")
+			}
+			return nil
+		}
+		s.handle(t, corev1informers.PodHandlerFuncs{AddFunc: func(pod *corev1.Pod) {
+			_ = failing(&inHandler) // wrong: nothing can be done with the error here
+			queue.Add(cache.MetaObjectToName(pod))
+		}})
+		var worker sync.WaitGroup
+		worker.Go(func() {
+			for key, shutdown := queue.Get(); !shutdown; key, shutdown = queue.Get() {
+				if err := failing(&inWorker); err != nil {
+					queue.AddRateLimited(key)
+				} else {
+					queue.Forget(key)
+				}
+				queue.Done(key)
+			}
+		})
+		s.start(t)
+		s.pass(time.Hour)
+		equal(t, "calls from the handler", inHandler, 1)
+		equal(t, "calls from the worker", inWorker, 3)
+		queue.ShutDown()
+		worker.Wait()
+	})
+}
+
+// Each handler that is added is called until it is removed.
+func TestRemovedHandlerIsNotCalled(t *testing.T) {
+	play(t, serve(pod("web", 90)), func(t *testing.T, s *scene) {
+		s.record(t)
+		s.start(t)
+		var calls atomic.Int32
+		var handlers []cache.ResourceEventHandlerRegistration
+		for range 100 { // once a request, say
+			handlers = append(handlers, s.handle(t, lines(func(string) { calls.Add(1) })))
+		}
+		synctest.Wait()
+		equal(t, "calls of handlers added late", calls.Load(), 100)
+		for _, handler := range handlers {
+			equal(t, "error", cache.ShutDownEventHandler(s.pods, handler), nil)
+		}
+		s.put(pod("web", 101))
+		synctest.Wait()
+		equal(t, "calls after their removal", calls.Load(), 100)
 		equal(t, "calls of the other", len(s.calls), 2)
 	})
 }
 
 func TestShutDownWaitsForTheCallUnderWay(t *testing.T) {
-	tell(t, serve(pod("web", "1")), 0, func(t *testing.T, s *story) {
+	playWith(t, fake.NewClientset(pod("web", 1)), func(t *testing.T, s *scene) {
 		release, removed := make(chan struct{}), false
-		handler := s.add(t, func(string) { <-release })
-		synctest.Wait()
-		if err := s.informer.RemoveEventHandler(handler); err != nil { // does not wait
-			t.Fatal(err)
-		}
+		handler := s.handle(t, lines(func(string) { <-release }))
+		s.start(t)
+		equal(t, "error", s.pods.RemoveEventHandler(handler), nil) // does not wait
 		go func() {
-			if err := cache.ShutDownEventHandler(s.informer, handler); err != nil {
-				t.Error(err)
-			}
+			equal(t, "error", cache.ShutDownEventHandler(s.pods, handler), nil)
 			removed = true
 		}()
 		synctest.Wait()
@@ -452,5 +417,71 @@ func TestShutDownWaitsForTheCallUnderWay(t *testing.T) {
 		close(release)
 		synctest.Wait()
 		equal(t, "ended after", removed, true)
+	})
+}
+
+// A store that has web at version 90, and a cache of what was written since.
+func TestMutationCache(t *testing.T) {
+	const ttl = time.Minute
+	for _, test := range []struct {
+		name        string
+		includeAdds bool
+		then        func(s *scene, writes cache.MutationCache)
+		pod         string
+		want        string
+	}{
+		{"our own write", false, func(*scene, cache.MutationCache) {}, "web", "105"},
+		{"an older event has arrived", false, func(s *scene, _ cache.MutationCache) { s.put(pod("web", 103)) }, "web", "105"},
+		{"a newer event has arrived", false, func(s *scene, _ cache.MutationCache) { s.put(pod("web", 107)) }, "web", "107"},
+		{"stale again after the ttl", false, func(s *scene, _ cache.MutationCache) { s.pass(ttl + time.Second) }, "web", "90"},
+		{"stale again after a hundred other writes", false, func(_ *scene, writes cache.MutationCache) {
+			for i := range 100 {
+				writes.Mutation(pod(fmt.Sprint("web-", i), 106))
+			}
+		}, "web", "90"},
+		{"created", false, func(*scene, cache.MutationCache) {}, "new", "none"},
+		{"created, includeAdds", true, func(*scene, cache.MutationCache) {}, "new", "105"},
+		{"deleted", true, func(s *scene, _ cache.MutationCache) { s.remove(pod("web", 106)) }, "web", "105"},
+		{"deleted, OnDelete", true, func(s *scene, writes cache.MutationCache) {
+			s.remove(pod("web", 106))
+			writes.OnDelete(pod("web", 106)) // as a delete handler does
+		}, "web", "none"},
+	} {
+		play(t, serve(pod("web", 90)), func(t *testing.T, s *scene) {
+			s.start(t)
+			writes := cache.NewIntegerResourceVersionMutationCache(
+				klog.Background(), s.pods.GetStore(), nil, ttl, test.includeAdds)
+			writes.Mutation(pod(test.pod, 105)) // the answer to our write
+			test.then(s, writes)
+			synctest.Wait()
+			got := "none"
+			obj, exists, err := writes.GetByKey("default/" + test.pod)
+			if exists {
+				got = obj.(*corev1.Pod).ResourceVersion
+			}
+			equal(t, test.name, got, test.want)
+			equal(t, test.name+": error", err, nil)
+		})
+	}
+}
+
+func TestStoreSaysHowFarItHasRead(t *testing.T) {
+	play(t, serve(pod("web", 90)), func(t *testing.T, s *scene) {
+		s.start(t)
+		store := s.pods.GetTypedIndexer()
+		hasRead := func(own string) bool {
+			order, err := resourceversion.CompareResourceVersion(store.LastStoreSyncResourceVersion(), own)
+			equal(t, "error", err, nil)
+			return order >= 0
+		}
+		equal(t, "after the list", store.LastStoreSyncResourceVersion(), "100")
+		equal(t, "it has our own write", hasRead("105"), false)
+		s.put(pod("web", 105))
+		synctest.Wait()
+		equal(t, "it has, after its event", hasRead("105"), true)
+		s.put(pod("other", 106))
+		s.remove(pod("web", 107))
+		synctest.Wait()
+		equal(t, "it has, after a delete by someone else", hasRead("105"), true)
 	})
 }

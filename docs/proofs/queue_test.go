@@ -11,12 +11,12 @@ import (
 	"k8s.io/client-go/util/workqueue"
 )
 
-// queued tells a story of a queue in virtual time.
-func queued(t *testing.T, tell func(t *testing.T, queue workqueue.TypedRateLimitingInterface[string])) {
+// queued acts with a queue in virtual time.
+func queued(t *testing.T, act func(t *testing.T, queue workqueue.TypedRateLimitingInterface[string])) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		queue := workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[string]())
-		tell(t, queue)
+		act(t, queue)
 		queue.ShutDown()
 	})
 }

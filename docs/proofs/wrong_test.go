@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,55 +15,36 @@ import (
 	corev1informers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/tools/cache"
-
-	"example.com/informers/internal/outputs"
 )
 
 // A handler that waits for its own registration waits forever.
 func TestWaitInsideAHandlerHangs(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	playWith(t, fake.NewClientset(pod("web", 1)), func(t *testing.T, s *scene) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
-		factory := informers.NewSharedInformerFactory(serve(pod("web", "1")), 0)
 		var registration cache.ResourceEventHandlerRegistration
-		ready := make(chan struct{})
-		registration, err := factory.Core().V1().Pods().TypedInformer().AddTypedEventHandler(
-			corev1informers.PodHandlerFuncs{AddFunc: func(*corev1.Pod) {
-				<-ready
-				cache.WaitFor(ctx, "", registration.HasSyncedChecker()) // wrong: it waits for itself
-			}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		close(ready)
-		factory.StartWithContext(ctx)
-		time.Sleep(59 * time.Minute)
-		synctest.Wait()
+		registration = s.handle(t, corev1informers.PodHandlerFuncs{AddFunc: func(*corev1.Pod) {
+			cache.WaitFor(ctx, "", registration.HasSyncedChecker()) // wrong: it waits for itself
+		}})
+		s.startWith(ctx, t)
+		s.pass(59 * time.Minute)
 		equal(t, "synced after 59 minutes", registration.HasSynced(), false)
-		cancel()
-		factory.Shutdown()
 	})
 }
 
-// Handlers belong to the factory of which they were asked.
+// Handlers belong to the factory of which they were requested.
 func TestTwoFactoriesShareNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		client := serve(pod("web", "1"))
-		one := informers.NewSharedInformerFactory(client, 0)
-		two := informers.NewSharedInformerFactory(client, 0)
-		called := 0
-		handler, err := one.Core().V1().Pods().TypedInformer().AddTypedEventHandler(
-			corev1informers.PodHandlerFuncs{AddFunc: func(*corev1.Pod) { called++ }})
-		if err != nil {
-			t.Fatal(err)
-		}
-		two.Core().V1().Pods().Lister() // so that the other has something to start
-		two.StartWithContext(t.Context())
-		t.Cleanup(two.Shutdown)
-		equal(t, "the other factory", two.WaitForCacheSyncWithContext(t.Context()).AsError(), nil)
-		time.Sleep(time.Hour)
-		synctest.Wait()
-		equal(t, "calls", called, 0)
+	client := fake.NewClientset(pod("web", 1))
+	playWith(t, client, func(t *testing.T, s *scene) {
+		s.record(t)
+		handler := s.handle(t, lines(func(string) {}))
+		other := informers.NewSharedInformerFactory(client, 0)
+		other.Core().V1().Pods().Lister() // so that the other has something to start
+		other.StartWithContext(t.Context())
+		t.Cleanup(other.Shutdown)
+		equal(t, "the other factory", other.WaitForCacheSyncWithContext(t.Context()).AsError(), nil)
+		s.pass(time.Hour)
+		equal(t, "calls", len(s.calls), 0)
 		equal(t, "synced", handler.HasSynced(), false)
 	})
 }
@@ -75,7 +55,7 @@ func TestShutdownBeforeCancelHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begin := time.Now()
 		ctx, cancel := context.WithCancel(t.Context())
-		factory := informers.NewSharedInformerFactory(serve(pod("web", "1")), 0)
+		factory := informers.NewSharedInformerFactory(fake.NewClientset(), 0)
 		factory.Core().V1().Pods().Lister()
 		factory.StartWithContext(ctx)
 		done := make(chan struct{})
@@ -99,97 +79,70 @@ func TestShutdownBeforeCancelHangs(t *testing.T) {
 
 		fmt.Fprintf(&out, "%s: the context is cancelled, Shutdown returns\n", time.Since(begin))
 	})
-	outputs.Shown(t, root, out.String(), *update)
+	shown(t, out.String())
 }
 
-// The fake clientset sets no resourceVersion, so a write looks like a resync to who compares.
+// The fake clientset sets no resourceVersion, so a write looks like a resync if you compare them.
 func TestFakeWritesHaveNoResourceVersion(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithCancel(t.Context())
-		client := fake.NewClientset()
-		factory := informers.NewSharedInformerFactory(client, 0)
+	client := fake.NewClientset()
+	playWith(t, client, func(t *testing.T, s *scene) {
 		equals, differs := 0, 0
-		_, err := factory.Core().V1().Pods().TypedInformer().AddTypedEventHandler(
-			corev1informers.PodHandlerFuncs{UpdateFunc: func(old, pod *corev1.Pod) {
-				if old.ResourceVersion == pod.ResourceVersion {
-					equals++
-				}
-				if old.Labels["changed"] != pod.Labels["changed"] {
-					differs++
-				}
-			}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		factory.StartWithContext(ctx)
-		synctest.Wait()
-		web, err := client.CoreV1().Pods("default").Create(ctx,
-			&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "web"}}, metav1.CreateOptions{})
+		s.handle(t, corev1informers.PodHandlerFuncs{UpdateFunc: func(old, pod *corev1.Pod) {
+			if old.ResourceVersion == pod.ResourceVersion {
+				equals++
+			}
+			if old.Labels["changed"] != pod.Labels["changed"] {
+				differs++
+			}
+		}})
+		s.start(t)
+		pods := client.CoreV1().Pods("default")
+		web, err := pods.Create(t.Context(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "web"}},
+			metav1.CreateOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		web.Labels = map[string]string{"changed": "yes"}
-		if _, err := client.CoreV1().Pods("default").Update(ctx, web, metav1.UpdateOptions{}); err != nil {
+		if _, err := pods.Update(t.Context(), web, metav1.UpdateOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
 		equal(t, "writes with equal resourceVersions", equals, 1)
 		equal(t, "writes that changed something", differs, 1)
-		cancel()
-		factory.Shutdown()
 	})
 }
 
-// Each handler that is added is called until it is removed, whoever forgot it.
-func TestForgottenHandlersPileUp(t *testing.T) {
-	tell(t, serve(), 0, func(t *testing.T, s *story) {
-		var called atomic.Int32
-		for range 100 { // once a request, say
-			_, err := s.informer.AddTypedEventHandler(corev1informers.PodHandlerFuncs{
-				AddFunc: func(*corev1.Pod) { called.Add(1) },
-			})
-			if err != nil {
-				t.Fatal(err)
+// If you change a pod of the store, its next change looks like no change, and the mutation detector
+// panics. It is read when a program starts: each case runs in a separate process.
+func TestMutationDetectorPanics(t *testing.T) {
+	const detector = "KUBE_CACHE_MUTATION_DETECTOR"
+	const child = "CHANGE_THE_STORE"
+	if os.Getenv(child) == "" {
+		for _, value := range []string{"true", "false"} {
+			t.Setenv(detector, value)
+			out, code := alone(t, child, "yes")
+			equal(t, "with "+value+": it fails", code != 0, value == "true")
+			equal(t, "with "+value+": it says why", strings.Contains(out, "ALTERED!"), value == "true")
+			if value == "false" && code != 0 {
+				t.Error(out)
 			}
-			synctest.Wait()
-		}
-		s.watch.Add(pod("web", "1"))
-		time.Sleep(time.Second)
-		synctest.Wait()
-		equal(t, "calls for one pod", called.Load(), 100)
-	})
-}
-
-// Who changes a pod of the store sees the change as what was there before.
-func TestMutationHidesAChange(t *testing.T) {
-	const detector = "KUBE_CACHE_MUTATION_DETECTOR" // is read when a program starts
-	if os.Getenv(detector) != "0" {
-		if out, code := stagesAlone(t, detector, "0"); code != 0 {
-			t.Error(out)
 		}
 		return
 	}
-	tell(t, serve(pod("web", "1")), 0, func(t *testing.T, s *story) {
-		stored, err := s.factory.Core().V1().Pods().Lister().Pods("default").Get("web")
-		if err != nil {
-			t.Fatal(err)
-		}
-		stored.Labels = map[string]string{"tier": "front"} // wrong: this is the store's own
+	play(t, serve(pod("web", 90)), func(t *testing.T, s *scene) {
 		changed := 0
-		if _, err := s.informer.AddTypedEventHandler(corev1informers.PodHandlerFuncs{
-			UpdateFunc: func(old, pod *corev1.Pod) {
-				if old.Labels["tier"] != pod.Labels["tier"] {
-					changed++
-				}
-			},
-		}); err != nil {
-			t.Fatal(err)
-		}
-		now := pod("web", "2")
-		now.Labels = map[string]string{"tier": "front"} // somebody wrote that label
-		s.watch.Modify(now)
-		time.Sleep(time.Second)
-		synctest.Wait()
+		s.handle(t, corev1informers.PodHandlerFuncs{UpdateFunc: func(old, pod *corev1.Pod) {
+			if old.Labels["tier"] != pod.Labels["tier"] {
+				changed++
+			}
+		}})
+		s.start(t)
+		s.get(t, "web").Labels = map[string]string{"tier": "front"} // wrong: this is the store's own
+		s.pass(time.Minute)
+		now := pod("web", 101)
+		now.Labels = map[string]string{"tier": "front"} // someone wrote that label
+		s.put(now)
+		s.pass(time.Minute)
 		equal(t, "changes that the handler saw", changed, 0)
 	})
 }
