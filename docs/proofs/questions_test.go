@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -21,12 +22,19 @@ import (
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/dynamic/dynamicinformer"
+	"k8s.io/client-go/informers"
 	corev1informers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/metadata/metadatainformer"
+	"k8s.io/client-go/rest"
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/leaderelection"
+	"k8s.io/client-go/tools/leaderelection/resourcelock"
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/klog/v2"
 )
@@ -190,7 +198,7 @@ func TestReadyIsATransition(t *testing.T) {
 		var once []string
 		s.handle(t, onReady(func(pod *corev1.Pod) { once = append(once, pod.Name) }))
 		s.start(t)
-		s.put(readyPod("db", 2, no))
+		s.put(pod("db", 2)) // without conditions yet
 		s.pass(10 * time.Second)
 		s.put(readyPod("db", 3, yes))
 		s.pass(10 * time.Second)
@@ -215,25 +223,6 @@ func TestReadyIsATransition(t *testing.T) {
 		s.relist()
 		equal(t, "another pod of that name", once, "[web db db web]")
 	}, resync(30*time.Second))
-}
-
-func TestBecameReady(t *testing.T) {
-	replaced := readyPod("web", 5, corev1.ConditionTrue)
-	replaced.UID = "another"
-	ready, unready := readyPod("web", 2, corev1.ConditionTrue), readyPod("web", 1, corev1.ConditionFalse)
-	for _, test := range []struct {
-		name     string
-		old, pod *corev1.Pod
-		want     bool
-	}{
-		{"no condition yet", pod("web", 1), ready, true},
-		{"not ready", unready, ready, true},
-		{"ready before", ready, ready, false},
-		{"no longer ready", ready, unready, false},
-		{"another pod of that name", ready, replaced, true},
-	} {
-		equal(t, test.name, becameReady(test.old, test.pod), test.want)
-	}
 }
 
 func TestFilteringHandlerDeletesWhatTheStoreHas(t *testing.T) {
@@ -483,5 +472,382 @@ func TestStoreSaysHowFarItHasRead(t *testing.T) {
 		s.remove(pod("web", 107))
 		synctest.Wait()
 		equal(t, "it has, after a delete by someone else", hasRead("105"), true)
+	})
+}
+
+var podResource = corev1.SchemeGroupVersion.WithResource("pods")
+
+// named has the fields that each object needs.
+func named(name string) *unstructured.Unstructured {
+	u := &unstructured.Unstructured{Object: map[string]any{}}
+	u.SetNamespace("default")
+	u.SetName(name)
+	return u
+}
+
+// requesting is a pod that requests cpu. A typed client cannot decode half a core.
+func requesting(name, cpu string) *unstructured.Unstructured {
+	u := named(name)
+	u.Object["spec"] = map[string]any{"containers": []any{map[string]any{
+		"name": "web", "resources": map[string]any{"requests": map[string]any{"cpu": cpu}},
+	}}}
+	return u
+}
+
+func goodAndBad() *server {
+	s := serve()
+	s.put(requesting("good", "500m"), requesting("bad", "half a core"))
+	return s
+}
+
+func TestOneBadObjectPreventsTheSync(t *testing.T) {
+	for _, test := range []struct {
+		recover func(*scene)
+		stored  int
+	}{
+		{func(s *scene) { s.remove(named("bad")) }, 1},
+		{func(s *scene) { s.put(requesting("bad", "500m")) }, 2},
+	} {
+		withWatchList(t, func(t *testing.T, _ bool) {
+			play(t, goodAndBad(), func(t *testing.T, s *scene) {
+				s.start(t)
+				s.pass(time.Hour)
+				equal(t, "synced after an hour", s.pods.HasSynced(), false)
+				equal(t, "pods in the store", len(s.keys()), 0)
+				if len(s.told) < 60 {
+					t.Errorf("told %d times in an hour", len(s.told))
+				}
+				test.recover(s)
+				s.pass(time.Minute)
+				equal(t, "synced once it is gone", s.pods.HasSynced(), true)
+				equal(t, "pods then", len(s.keys()), test.stored)
+			})
+		})
+	}
+}
+
+// both acts with WatchList and with LIST. Both print the same, and the page shows it.
+func both(t *testing.T, act func(t *testing.T, say func(format string, args ...any))) {
+	t.Helper()
+	printed := map[bool]string{}
+	withWatchList(t, func(t *testing.T, on bool) {
+		var out strings.Builder
+		act(t, func(format string, args ...any) { fmt.Fprintf(&out, format+"\n", args...) })
+		printed[on] = out.String()
+	})
+	equal(t, "with LIST", printed[false], printed[true])
+	shown(t, printed[true])
+}
+
+func TestOneBadObjectStopsTheInformer(t *testing.T) {
+	both(t, func(t *testing.T, say func(format string, args ...any)) {
+		play(t, newServer(podKind), func(t *testing.T, s *scene) {
+			ctx, logged := logs(t, 0)
+			s.handle(t, lines(func(line string) {
+				kind, rest, _ := strings.Cut(line, " ")
+				name, versions, _ := strings.Cut(rest, " ")
+				say("%s %s: %s", kind, name, strings.Replace(versions, " to ", " → ", 1))
+			}))
+			s.put(requesting("web", "500m"))
+			s.startWith(ctx, t)
+
+			say(`* another pod requests cpu "half a core"`)
+			s.put(requesting("bad", "half a core"))
+			synctest.Wait()
+			for _, entry := range logged.Data() {
+				say("log: %s", entry.Message)
+			}
+			s.pass(time.Minute)
+			say("told: %s", strings.Replace(s.told[0].Error(), ": ", ":\n      ", 1)) // the page is narrow
+
+			say("* web changes, and an hour passes")
+			before := len(s.told)
+			s.put(requesting("web", "600m"))
+			s.pass(time.Hour)
+			if again := len(s.told) - before; again < 60 {
+				t.Errorf("told %d times in that hour", again)
+			}
+			say("web in the store: %s, HasSynced: %t", s.stored("web"), s.pods.HasSynced())
+
+			say("* the other pod is deleted, and a minute passes")
+			s.remove(named("bad"))
+			s.pass(time.Minute)
+		})
+	})
+}
+
+// A list of the dynamic client has every object, and each is converted alone.
+func TestConvertingOneByOneFindsTheBadObject(t *testing.T) {
+	client := dynamic.NewForConfigOrDie(goodAndBad().config())
+	list, err := client.Resource(podResource).List(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var bad []string
+	for _, item := range list.Items {
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(item.Object, &corev1.Pod{}); err != nil {
+			bad = append(bad, item.GetName())
+		}
+	}
+	equal(t, "what does not fit the type", bad, "[bad]")
+}
+
+// untyped is what the dynamic and the metadata factory have in common: they have no contexts.
+type untyped interface {
+	ForResource(schema.GroupVersionResource) informers.GenericInformer
+	Start(stop <-chan struct{})
+	Shutdown()
+}
+
+func dynamicFactory(config *rest.Config) untyped {
+	return dynamicinformer.NewDynamicSharedInformerFactory(dynamic.NewForConfigOrDie(config), 0)
+}
+
+func metadataFactory(config *rest.Config) untyped {
+	return metadatainformer.NewSharedInformerFactory(metadata.NewForConfigOrDie(config), 0)
+}
+
+// start runs an untyped factory until the test has ended.
+func start(t *testing.T, factory untyped) {
+	t.Helper()
+	factory.Start(t.Context().Done())
+	t.Cleanup(factory.Shutdown)
+	synctest.Wait()
+}
+
+func TestUntypedInformersTakeTheBadObject(t *testing.T) {
+	for name, factory := range map[string]func(*rest.Config) untyped{
+		"dynamic": dynamicFactory, "metadata": metadataFactory,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := goodAndBad()
+			factory := factory(s.config())
+			informer := factory.ForResource(podResource).Informer()
+			start(t, factory)
+			equal(t, name+": synced", informer.HasSynced(), true)
+			equal(t, name+": objects", len(informer.GetStore().ListKeys()), 2)
+			equal(t, name+": requests", s.verbs(), "[watch]")
+		})
+	}
+}
+
+func TestCRDDeletedAndInstalledAgain(t *testing.T) {
+	widgets := schema.GroupVersion{Group: "example.com", Version: "v1"}
+	both(t, func(t *testing.T, say func(format string, args ...any)) {
+		synctest.Test(t, func(t *testing.T) {
+			s := newServer(widgets.WithKind("Widget"))
+			factory := dynamicFactory(s.config())
+			informer := cache.NewTypedSharedIndexInformer[*unstructured.Unstructured](
+				factory.ForResource(widgets.WithResource("widgets")).Informer())
+			var told []error
+			err := informer.SetWatchErrorHandlerWithContext(
+				func(_ context.Context, _ *cache.Reflector, err error) { told = append(told, err) })
+			equal(t, "error", err, nil)
+			var deletes []string
+			_, err = informer.AddTypedEventHandler(cache.TypedResourceEventHandlerFuncs[*unstructured.Unstructured]{
+				AddFunc: func(widget *unstructured.Unstructured) { say("Add %s", widget.GetName()) },
+				DeleteFunc: func(widget cache.DeletedObject[*unstructured.Unstructured]) {
+					deletes = append(deletes, fmt.Sprintf("Delete %s, tombstone: %t",
+						widget.GetName(), widget.FinalStateUnknown != nil))
+				},
+			})
+			equal(t, "error", err, nil)
+			s.put(named("one"))
+			start(t, factory)
+			s.put(named("two"))
+			synctest.Wait()
+
+			// As the API server does: each object is deleted, watches end, and requests get 404.
+			say("* the CRD is deleted, and an hour passes")
+			s.remove(named("one"))
+			s.remove(named("two"))
+			s.fail(always(apierrors.NewNotFound(schema.GroupResource{}, "")))
+			s.end(io.EOF)
+			time.Sleep(time.Hour)
+			synctest.Wait()
+			slices.Sort(deletes) // the order is a map's
+			say("%s", strings.Join(deletes, "\n"))
+			for _, err := range told {
+				equal(t, "404", apierrors.IsNotFound(err), true)
+			}
+			if len(told) < 60 {
+				t.Errorf("told %d times in an hour", len(told))
+			}
+			say("told: %v", told[len(told)-1])
+			say("objects in the store: %d, HasSynced: %t", len(informer.GetStore().ListKeys()), informer.HasSynced())
+
+			say("* the CRD is installed again, an object created, and a minute passes")
+			s.fail(nil)
+			s.put(named("three"))
+			time.Sleep(time.Minute)
+			synctest.Wait()
+		})
+	})
+}
+
+func TestThrottlingIsOfListsAndNotOfWatches(t *testing.T) {
+	withWatchList(t, func(t *testing.T, on bool) {
+		requests, takes := "map[watch:40]", time.Duration(0)
+		if !on {
+			requests, takes = "map[list:40 watch:40]", 6*time.Second // 10 at once, 30 at 5 a second
+		}
+		synctest.Test(t, func(t *testing.T) {
+			s := serve()
+			config := s.config()
+			config.QPS = 0 // the default
+			client := kubernetes.NewForConfigOrDie(config)
+			var synced []cache.DoneChecker
+			begin := time.Now()
+			for i := range 40 {
+				factory := informers.NewSharedInformerFactoryWithOptions(client, 0,
+					informers.WithNamespace(fmt.Sprint("namespace-", i)))
+				synced = append(synced, factory.Core().V1().Pods().Informer().HasSyncedChecker())
+				factory.StartWithContext(t.Context())
+				t.Cleanup(factory.Shutdown)
+			}
+			equal(t, "synced", cache.WaitFor(t.Context(), "", synced...), true)
+			equal(t, "takes", time.Since(begin).Round(time.Millisecond), takes)
+			synctest.Wait()
+			counts := map[string]int{}
+			for _, verb := range s.verbs() {
+				counts[verb]++
+			}
+			equal(t, "requests", counts, requests)
+		})
+	})
+}
+
+// elect runs a candidate for one lease until ctx ends or the lease is lost. The times
+// are those of Kubernetes' own components.
+func elect(ctx context.Context, client kubernetes.Interface, name string, release bool, lead func(context.Context), stopped func()) {
+	leaderelection.RunOrDie(ctx, leaderelection.LeaderElectionConfig{
+		Lock: &resourcelock.LeaseLock{
+			LeaseMeta:  metav1.ObjectMeta{Namespace: "default", Name: "controller"},
+			Client:     client.CoordinationV1(),
+			LockConfig: resourcelock.ResourceLockConfig{Identity: name},
+		},
+		LeaseDuration: 15 * time.Second, RenewDeadline: 10 * time.Second, RetryPeriod: 2 * time.Second,
+		ReleaseOnCancel: release,
+		Callbacks:       leaderelection.LeaderCallbacks{OnStartedLeading: lead, OnStoppedLeading: stopped},
+	})
+}
+
+func TestStandbyIsWarm(t *testing.T) {
+	for _, test := range []struct {
+		name        string
+		release     bool
+		from, until time.Duration // when the standby leads, after the leader has ended
+	}{
+		{"the leader releases the lease", true, 0, 5 * time.Second},
+		{"the leader dies", false, 13 * time.Second, 24 * time.Second},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			play(t, serve(pod("web", 1), pod("db", 2)), func(t *testing.T, s *scene) {
+				client := fake.NewClientset() // for the lease
+				leaderCtx, stopLeader := context.WithCancel(t.Context())
+				nothing := func() {}
+				go elect(leaderCtx, client, "leader", test.release, func(context.Context) {}, nothing)
+				synctest.Wait()
+
+				// The standby: its handlers fill the queue, and workers wait for the lease.
+				queue := workqueue.NewTypedRateLimitingQueue(
+					workqueue.DefaultTypedControllerRateLimiter[cache.ObjectName]())
+				defer queue.ShutDown()
+				enqueue := func(pod *corev1.Pod) { queue.Add(cache.MetaObjectToName(pod)) }
+				s.handle(t, corev1informers.PodHandlerFuncs{
+					AddFunc: enqueue, UpdateFunc: func(_, pod *corev1.Pod) { enqueue(pod) },
+				})
+				s.start(t)
+				began := make(chan time.Time, 1)
+				reconciled := map[string]string{} // the version that the worker read
+				go elect(t.Context(), client, "standby", test.release, func(context.Context) {
+					began <- time.Now()
+					for {
+						key, shutdown := queue.Get()
+						if shutdown {
+							return
+						}
+						if pod, err := s.lister.Pods(key.Namespace).Get(key.Name); err == nil {
+							reconciled[pod.Name] = pod.ResourceVersion
+						}
+						queue.Done(key)
+					}
+				}, nothing)
+
+				for i := range 1000 {
+					s.put(pod("web", 3+i))
+				}
+				time.Sleep(5 * time.Minute)
+				synctest.Wait()
+				equal(t, "pods in the standby's store", len(s.keys()), 2)
+				equal(t, "keys in its queue after a thousand Updates", queue.Len(), 2)
+				equal(t, "reconciled by it", len(reconciled), 0)
+
+				ended := time.Now()
+				stopLeader()
+				if wait := (<-began).Sub(ended); wait < test.from || wait > test.until {
+					t.Errorf("leads after %s, want %s to %s", wait, test.from, test.until)
+				}
+				synctest.Wait()
+				equal(t, "reconciled as leader", reconciled, "map[db:2 web:1002]")
+			})
+		})
+	}
+}
+
+func TestLostLeaseIsNotRegained(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := fake.NewClientset()
+		var down atomic.Bool
+		client.PrependReactor("update", "leases", func(clienttesting.Action) (bool, runtime.Object, error) {
+			return down.Load(), nil, errors.New("no connection")
+		})
+		events := make(chan string, 10)
+		returned := make(chan struct{})
+		go func() {
+			defer close(returned)
+			elect(t.Context(), client, "leader", false, func(ctx context.Context) {
+				<-ctx.Done()
+				events <- "the context is canceled"
+				time.Sleep(time.Minute) // a call under way that ignores the context
+				events <- "the worker ends"
+			}, func() {
+				synctest.Wait() // the worker is told first
+				events <- "OnStoppedLeading"
+			})
+		}()
+		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		equal(t, "events in five minutes as leader", len(events), 0)
+
+		down.Store(true)
+		began := time.Now()
+		<-returned
+		if wait := time.Since(began); wait < 10*time.Second || wait > 12*time.Second {
+			t.Errorf("lost after %s", wait)
+		}
+		down.Store(false)
+		for _, want := range []string{"the context is canceled", "OnStoppedLeading", "the worker ends"} {
+			equal(t, "event", <-events, want)
+		}
+		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		equal(t, "events later", len(events), 0)
+	})
+}
+
+func TestOnStoppedLeadingIsCalledWithoutALease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := fake.NewClientset()
+		led, stopped := false, false
+		go elect(t.Context(), client, "leader", false, func(context.Context) {}, func() {})
+		synctest.Wait()
+		ctx, cancel := context.WithCancel(t.Context())
+		go elect(ctx, client, "standby", false, func(context.Context) { led = true }, func() { stopped = true })
+		time.Sleep(time.Minute)
+		cancel()
+		synctest.Wait()
+		equal(t, "led", led, false)
+		equal(t, "OnStoppedLeading", stopped, true)
 	})
 }

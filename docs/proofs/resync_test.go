@@ -10,6 +10,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	corev1informers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/tools/cache"
 )
@@ -80,21 +81,17 @@ func TestRelistUpdatesWithoutAChange(t *testing.T) {
 	})
 }
 
+// Three writes are one Update, and a delete and a create under the same name, too.
 func TestRelistShowsOnlyTheLastState(t *testing.T) {
-	for uid, what := range map[string]string{
-		"old": "three writes, and a pod that came and went", "new": "deleted, and created again",
-	} {
+	for _, uid := range []types.UID{"old", "new"} {
 		before, after := pod("web", 1), pod("web", 5)
-		before.UID, after.UID = "old", "new"
-		if uid == "old" {
-			after.UID = before.UID
-		}
+		before.UID, after.UID = "old", uid
 		play(t, serve(before), func(t *testing.T, s *scene) {
 			s.record(t)
 			s.start(t)
-			s.replace(after)
+			s.replace(after) // another pod came and went
 			s.relist()
-			equal(t, what, s.calls, "[Add web 1 Update web 1 to 5]")
+			equal(t, "calls", s.calls, "[Add web 1 Update web 1 to 5]")
 		})
 	}
 }

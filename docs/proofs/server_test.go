@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"maps"
 	"net/http"
@@ -58,7 +57,7 @@ func (r request) initial() bool { return r.SendInitialEvents != nil && *r.SendIn
 // An event of a watch. Without a type it ends the watch.
 type event struct {
 	Type    watch.EventType `json:"type"`
-	Object  map[string]any  `json:"object"`
+	Object  any             `json:"object"`
 	version int
 	end     error
 }
@@ -189,7 +188,7 @@ func (s *server) abort(err *apierrors.StatusError) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.events = nil
-	s.broadcast(event{Type: watch.Error, Object: content(&err.ErrStatus)})
+	s.broadcast(event{Type: watch.Error, Object: status(err.ErrStatus)})
 }
 
 // end ends the watches, as the server does with io.EOF, or as a connection does with another error.
@@ -264,23 +263,20 @@ func (s *server) RoundTrip(r *http.Request) (*http.Response, error) {
 			return failure(r, err)
 		}
 	}
-	view := func(object map[string]any) map[string]any { return object }
-	if strings.Contains(r.Header.Get("Accept"), "as=PartialObjectMetadata") {
-		view = partial
-	}
+	partial := strings.Contains(r.Header.Get("Accept"), "as=PartialObjectMetadata")
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch req.verb {
 	case "delete":
-		return success(r, line(content(&metav1.Status{Status: metav1.StatusSuccess}))), nil
+		return success(r, line(status(metav1.Status{Status: metav1.StatusSuccess}))), nil
 	case "get":
 		return success(r, line(s.objects[name].Object)), nil
 	case "list":
-		return success(r, line(s.list(view))), nil
+		return success(r, line(s.list(partial))), nil
 	}
 	ctx, cancel := context.WithCancel(r.Context())
 	reader, writer := io.Pipe()
-	go s.stream(ctx, writer, s.open(req), view)
+	go s.stream(ctx, writer, s.open(req), partial)
 	return success(r, body{reader, cancel}), nil
 }
 
@@ -301,30 +297,30 @@ func success(r *http.Request, body io.ReadCloser) *http.Response {
 }
 
 func failure(r *http.Request, err error) (*http.Response, error) {
-	var status *apierrors.StatusError
-	if !errors.As(err, &status) {
+	var answer *apierrors.StatusError
+	if !errors.As(err, &answer) {
 		return nil, err
 	}
-	response := success(r, line(content(&status.ErrStatus)))
+	response := success(r, line(status(answer.ErrStatus)))
 	if apierrors.IsNotFound(err) { // of a resource that the server does not have
 		response.Header.Set("Content-Type", "text/plain")
 		response.Body = io.NopCloser(strings.NewReader("404 page not found\n"))
 	}
-	response.StatusCode = int(status.ErrStatus.Code)
+	response.StatusCode = int(answer.ErrStatus.Code)
 	return response, nil
 }
 
-func (s *server) list(view func(map[string]any) map[string]any) map[string]any {
+func (s *server) list(partial bool) map[string]any {
 	items := []any{}
 	for _, name := range slices.Sorted(maps.Keys(s.objects)) {
-		items = append(items, view(s.objects[name].Object))
+		items = append(items, view(s.objects[name].Object, partial))
 	}
-	kind, version := s.kind.Kind+"List", s.kind.GroupVersion().String()
-	if partial := view(map[string]any{}); partial["kind"] != nil {
-		kind, version = fmt.Sprint(partial["kind"], "List"), fmt.Sprint(partial["apiVersion"])
+	kind, version := s.kind.Kind, s.kind.GroupVersion()
+	if partial {
+		kind, version = "PartialObjectMetadata", metav1.SchemeGroupVersion
 	}
 	return map[string]any{
-		"kind": kind, "apiVersion": version, "items": items,
+		"kind": kind + "List", "apiVersion": version.String(), "items": items,
 		"metadata": map[string]any{"resourceVersion": strconv.Itoa(s.version)},
 	}
 }
@@ -351,9 +347,7 @@ func (s *server) open(req request) *stream {
 }
 
 // stream writes events until one ends the watch, or the client closes it.
-func (s *server) stream(
-	ctx context.Context, out *io.PipeWriter, st *stream, view func(map[string]any) map[string]any,
-) {
+func (s *server) stream(ctx context.Context, out *io.PipeWriter, st *stream, partial bool) {
 	defer func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -369,8 +363,8 @@ func (s *server) stream(
 				out.CloseWithError(e.end)
 				return
 			}
-			if e.Type != watch.Error {
-				e.Object = view(e.Object)
+			if object, ok := e.Object.(map[string]any); ok {
+				e.Object = view(object, partial)
 			}
 			if _, err := io.Copy(out, line(e)); err != nil {
 				return
@@ -385,22 +379,20 @@ func (s *server) stream(
 	}
 }
 
-// partial is what a client gets that requests only metadata.
-func partial(object map[string]any) map[string]any {
+// view is an object as a client gets it: whole, or only its metadata.
+func view(object map[string]any, partial bool) map[string]any {
+	if !partial {
+		return object
+	}
 	return map[string]any{
 		"kind": "PartialObjectMetadata", "apiVersion": metav1.SchemeGroupVersion.String(),
 		"metadata": object["metadata"],
 	}
 }
 
-// content is a status as JSON has it.
-func content(status *metav1.Status) map[string]any {
+func status(status metav1.Status) *metav1.Status {
 	status.TypeMeta = metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}
-	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(status)
-	if err != nil {
-		panic(err) // the test's own status
-	}
-	return content
+	return &status
 }
 
 func line(value any) io.ReadCloser {

@@ -25,6 +25,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/features"
 	featurestesting "k8s.io/client-go/features/testing"
+	"k8s.io/client-go/informers"
 	corev1informers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
@@ -43,12 +44,15 @@ func TestStagesOfOnePod(t *testing.T) {
 		s.unfinished = true
 		s.start(t)
 		say("reflector", "WATCH resourceVersion=%q sendInitialEvents=%t", s.last().ResourceVersion, s.last().initial())
+		equal(t, "match", s.last().ResourceVersionMatch, metav1.ResourceVersionMatchNotOlderThan)
+		equal(t, "synced before the bookmark", s.pods.HasSynced(), false)
 		say("server", "ADDED web 90")
 		say("store", "%d pods", len(s.keys()))
 		say("server", "BOOKMARK 100 initial-events-end")
 		s.bookmark(100, true)
 		synctest.Wait()
 		say("store", "%d pod, synced %t", len(s.keys()), s.pods.HasSynced())
+		equal(t, "the same request goes on", s.verbs(), "[watch]")
 		say("server", "MODIFIED web 101")
 		s.put(pod("web", 101))
 		synctest.Wait()
@@ -68,27 +72,6 @@ func TestStagesOfOnePod(t *testing.T) {
 }
 
 // WatchList
-
-func TestStoreIsFilledAtTheBookmark(t *testing.T) {
-	play(t, serve(pod("a", 1), pod("b", 2), pod("c", 3)), func(t *testing.T, s *scene) {
-		s.unfinished = true
-		s.start(t)
-		r := s.last()
-		equal(t, "resourceVersion", r.ResourceVersion, "")
-		equal(t, "match", r.ResourceVersionMatch, metav1.ResourceVersionMatchNotOlderThan)
-		equal(t, "initial events", r.initial() && r.AllowWatchBookmarks, true)
-		equal(t, "before", s.keys(), "[]")
-		equal(t, "synced before", s.pods.HasSynced(), false)
-		s.bookmark(100, true)
-		synctest.Wait()
-		equal(t, "after", len(s.keys()), 3)
-		equal(t, "synced after", s.pods.HasSynced(), true)
-		s.put(pod("a", 101))
-		synctest.Wait()
-		equal(t, "the same request goes on", s.stored("a"), "101")
-		equal(t, "requests", s.verbs(), "[watch]")
-	})
-}
 
 // A server that never sends the bookmark: no error, and no sync. The reflector checks every 10 s
 // since the request, and warns if nothing has arrived, or the last event is 10 s old.
@@ -130,49 +113,57 @@ func TestBookmarkWarning(t *testing.T) {
 // What fails before the bookmark makes the reflector fall back to LIST at once. A watch that only
 // ends is opened again.
 func TestWatchListFallsBackToList(t *testing.T) {
-	badRequest := apierrors.NewBadRequest("sendInitialEvents is not known here")
-	for _, test := range []struct {
-		name  string
-		fault func(request) error
-		end   func(s *scene)
-		want  string
+	notTwice := transform(func(pod *corev1.Pod) error {
+		if pod.Labels["team"] == "" {
+			return errors.New("no label team")
+		}
+		delete(pod.Labels, "team")
+		return nil
+	})
+	for name, test := range map[string]struct {
+		end     func(s *scene)
+		options []informers.SharedInformerOption
+		want    string
 	}{
-		{"refused", func(r request) error {
-			if r.initial() {
-				return badRequest
-			}
-			return nil
-		}, func(*scene) {}, "[watch list watch]"},
-		{"an error event", nil, func(s *scene) {
+		"refused": {func(s *scene) {
+			s.fail(func(r request) error {
+				if r.initial() {
+					return apierrors.NewBadRequest("sendInitialEvents is not known here")
+				}
+				return nil
+			})
+			s.end(io.EOF)
+		}, nil, "[watch watch list watch]"},
+		"an error event": {func(s *scene) {
 			s.abort(apierrors.NewInternalError(errors.New("cannot decode")))
-		}, "[watch list watch]"},
-		{"an end", nil, func(s *scene) {
+		}, nil, "[watch list watch]"},
+		"a transform that fails the second time": {
+			func(s *scene) { s.bookmark(100, true) },
+			[]informers.SharedInformerOption{notTwice}, "[watch list watch]"},
+		"an end": {func(s *scene) {
 			s.unfinished = false
 			s.end(io.EOF)
-		}, "[watch watch]"},
+		}, nil, "[watch watch]"},
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			play(t, serve(pod("web", 90)), func(t *testing.T, s *scene) {
+		t.Run(name, func(t *testing.T) {
+			play(t, serve(labeled("web", 90)), func(t *testing.T, s *scene) {
 				s.unfinished = true
-				s.fail(test.fault)
 				s.start(t)
 				s.pass(2 * time.Second)
-				ended := time.Now()
 				test.end(s)
 				synctest.Wait()
 				equal(t, "requests, all at once", s.verbs(), test.want)
-				requests := s.seen()
-				equal(t, "list from", requests[1].ResourceVersion, map[string]string{"list": "0"}[requests[1].verb])
-				if list := test.want == "[watch list watch]"; list {
-					equal(t, "watch from", s.last().ResourceVersion, "100")
-					equal(t, "initial events", s.last().initial(), false)
-				} else {
-					equal(t, "at", s.last().at, ended)
-					equal(t, "initial events", s.last().initial(), true)
+				for _, r := range s.seen() {
+					if r.verb == "list" {
+						equal(t, "list from", r.ResourceVersion, "0")
+						equal(t, "watch from", s.last().ResourceVersion, "100")
+					}
 				}
+				equal(t, "synced", s.pods.HasSynced(), true)
 				equal(t, "stored", s.stored("web"), "90")
 				equal(t, "told", len(s.told), 0)
-			})
+				s.end(io.EOF) // client-go leaves a watch open whose objects it could not store
+			}, test.options...)
 		})
 	}
 }
@@ -260,7 +251,7 @@ func TestBackoffGrows(t *testing.T) {
 }
 
 func TestWatchErrorHandlerIsTold(t *testing.T) {
-	withWatchList(t, func(t *testing.T, on bool) {
+	withWatchList(t, func(t *testing.T, _ bool) {
 		play(t, serve(pod("web", 90)), func(t *testing.T, s *scene) {
 			s.fail(always(forbidden()))
 			s.start(t)
@@ -294,14 +285,9 @@ func TestWatchErrorHandlerIsTold(t *testing.T) {
 			})
 			s.pass(2 * time.Minute)
 			equal(t, "told of 503", len(s.told), 2)
-			equal(t, "the relist", len(s.seen()) > tries && s.pods.HasSynced(), true)
+			equal(t, "from", s.last().ResourceVersion, "100")
 			verbs := s.verbs()
-			if on {
-				equal(t, "is a WatchList", s.last().initial(), true)
-				equal(t, "from", s.last().ResourceVersion, "100")
-			} else {
-				equal(t, "is a list", verbs[len(verbs)-2:], "[list watch]")
-			}
+			equal(t, "a relist", s.last().initial() || verbs[len(verbs)-2] == "list", true)
 		})
 	})
 }
@@ -697,26 +683,22 @@ func TestListerReturnsSharedPointers(t *testing.T) {
 
 func TestListerAsksNobody(t *testing.T) {
 	play(t, serve(pod("web", 90)), func(t *testing.T, s *scene) {
-		list := func() int {
+		listed := func(what string, want int) {
+			t.Helper()
 			pods, err := s.lister.List(labels.Everything())
-			if err != nil {
-				t.Fatal(err)
-			}
-			return len(pods)
+			equal(t, what+": error", err, nil)
+			equal(t, what, len(pods), want)
 		}
-		equal(t, "before the start, and no error", list(), 0)
+		listed("before the start", 0)
 		s.start(t)
-		for range 1000 {
-			equal(t, "pods", list(), 1)
-		}
-		synctest.Wait()
+		listed("synced", 1)
 		equal(t, "requests", s.verbs(), "[watch]")
 		// What the server does not send, the lister does not know.
 		s.fail(always(refused()))
 		s.replace()
 		s.end(io.EOF)
 		s.pass(time.Hour)
-		equal(t, "in an outage", list(), 1)
+		listed("in an outage", 1)
 	})
 }
 
@@ -737,4 +719,235 @@ func TestFakeClientForgetsADeleteBeforeTheWatch(t *testing.T) {
 		slices.Sort(keys)
 		equal(t, "keys in the store", keys, "[default/gone default/new]")
 	})
+}
+
+// errorsHandled replaces the handlers of utilruntime.HandleError: one of them sleeps by a clock
+// from outside the bubble. It returns where the messages are kept.
+func errorsHandled(t *testing.T) *[]string {
+	t.Helper()
+	var messages []string
+	handlers := utilruntime.ErrorHandlers
+	t.Cleanup(func() { utilruntime.ErrorHandlers = handlers })
+	utilruntime.ErrorHandlers = []utilruntime.ErrorHandler{
+		func(_ context.Context, _ error, msg string, _ ...any) { messages = append(messages, msg) },
+	}
+	return &messages
+}
+
+func labeled(name string, version int) *corev1.Pod {
+	pod := pod(name, version)
+	pod.Labels = map[string]string{"team": "red"}
+	return pod
+}
+
+// With WatchList an object of the initial state is transformed on its way into the reflector's
+// temporary store, and again into the queue. An object of a LIST or a watch is transformed once.
+func TestTransformRunsTwiceOnTheInitialState(t *testing.T) {
+	for _, test := range []struct {
+		name      string
+		transform func(*corev1.Pod) string
+		initial   string
+	}{
+		{"appends", func(pod *corev1.Pod) string { return pod.Labels["team"] + "-blue" }, "red-blue-blue"},
+		{"sets", func(*corev1.Pod) string { return "red-blue" }, "red-blue"},
+	} {
+		option := transform(func(pod *corev1.Pod) error { pod.Labels["team"] = test.transform(pod); return nil })
+		act := func(t *testing.T, s *scene) {
+			s.handle(t, corev1informers.PodHandlerFuncs{AddFunc: func(pod *corev1.Pod) {
+				equal(t, test.name+", first in the store", pod == s.get(t, pod.Name), true)
+			}})
+			s.start(t)
+			if s.server == nil {
+				equal(t, test.name+", from a LIST", s.get(t, "initial").Labels["team"], "red-blue")
+				return
+			}
+			s.put(labeled("new", 101))
+			synctest.Wait()
+			equal(t, test.name+", initial", s.get(t, "initial").Labels["team"], test.initial)
+			equal(t, test.name+", new", s.get(t, "new").Labels["team"], "red-blue")
+		}
+		play(t, serve(labeled("initial", 90)), act, option)
+		playWith(t, fake.NewClientset(labeled("initial", 90)), act, option) // without WatchList
+	}
+}
+
+// A transform of an informer is called with objects of the server, and with those alone: no
+// tombstone, no bookmark, and nothing at a resync.
+func TestTransformSeesNoTombstone(t *testing.T) {
+	var seen []string
+	option := informers.WithTransform(func(obj any) (any, error) {
+		pod, ok := obj.(*corev1.Pod)
+		if !ok {
+			t.Errorf("a %T", obj)
+			return obj, nil
+		}
+		seen = append(seen, pod.Name+" "+pod.ResourceVersion)
+		pod.Labels = map[string]string{"transformed": "yes"}
+		return pod, nil
+	})
+	play(t, serve(pod("kept", 90), pod("missed", 91), pod("seen", 92)), func(t *testing.T, s *scene) {
+		var deleted []corev1informers.DeletedPod
+		s.handle(t, corev1informers.PodHandlerFuncs{
+			DeleteFunc: func(pod corev1informers.DeletedPod) { deleted = append(deleted, pod) },
+		})
+		s.start(t)
+		seen = nil
+		s.bookmark(100, false)
+		s.remove(pod("seen", 101))
+		s.pass(time.Hour) // with resyncs
+		equal(t, "of a delete it sees the last state", seen, "[seen 101]")
+		seen = nil
+		s.replace(pod("kept", 90))
+		s.relist()
+		equal(t, "of a relist it sees what is there, twice", seen, "[kept 90 kept 90]")
+		equal(t, "deletes", len(deleted), 2)
+		for i, tombstone := range []bool{false, true} {
+			equal(t, "tombstone", deleted[i].FinalStateUnknown != nil, tombstone)
+			equal(t, deleted[i].GetName(), deleted[i].OptionalObj.Labels["transformed"], "yes")
+		}
+	}, option, resync(30*time.Second))
+}
+
+// With WatchList a relist takes an object that cannot be transformed for one that is gone.
+func TestTransformErrorLosesTheObject(t *testing.T) {
+	messages := errorsHandled(t)
+	bad := "bad"
+	option := transform(func(pod *corev1.Pod) error {
+		if strings.HasPrefix(pod.Name, bad) {
+			return errors.New("cannot transform")
+		}
+		return nil
+	})
+	play(t, serve(pod("bad-initial", 90), pod("good", 91)), func(t *testing.T, s *scene) {
+		s.record(t)
+		s.start(t)
+		s.put(pod("bad-new", 101), pod("good", 102))
+		synctest.Wait()
+		equal(t, "synced", s.pods.HasSynced(), true)
+		equal(t, "calls", s.calls, "[Add good 91 Update good 91 to 102]")
+		bad = ""
+		s.relist()
+		equal(t, "after a relist", s.calls[2:], "[Delete good tombstone=true]")
+		equal(t, "told", len(s.told), 0)
+		equal(t, "logged", slices.Compact(*messages), "[Unable to add watch event object to store]")
+	}, option)
+}
+
+// With LIST one object that cannot be transformed keeps all others out of the store. The fake
+// clientset has no WatchList.
+func TestTransformErrorWithListStoresNothing(t *testing.T) {
+	option := transform(func(pod *corev1.Pod) error {
+		if pod.Name == "bad" {
+			return errors.New("cannot transform bad")
+		}
+		return nil
+	})
+	client := fake.NewClientset(pod("bad", 90), pod("good", 91))
+	playWith(t, client, func(t *testing.T, s *scene) {
+		s.start(t)
+		s.pass(10 * time.Minute)
+		equal(t, "stored", s.keys(), "[]")
+		equal(t, "synced", s.pods.HasSynced(), false)
+		equal(t, "told at each try", len(s.told), len(client.Actions()))
+		equal(t, "told of", s.told[0], "unable to sync list result: cannot transform bad")
+
+		err := client.CoreV1().Pods("default").Delete(t.Context(), "bad", metav1.DeleteOptions{})
+		equal(t, "error", err, nil)
+		s.pass(time.Minute)
+		equal(t, "synced without it", s.pods.HasSynced(), true)
+	}, option)
+}
+
+// After the sync a transform's error loses one event: the store keeps what it had.
+func TestTransformErrorKeepsTheOldState(t *testing.T) {
+	errorsHandled(t)
+	option := transform(func(pod *corev1.Pod) error {
+		if pod.ResourceVersion == "101" || pod.ResourceVersion == "102" {
+			return errors.New("cannot transform")
+		}
+		return nil
+	})
+	withWatchList(t, func(t *testing.T, _ bool) {
+		play(t, serve(pod("changed", 90), pod("deleted", 91)), func(t *testing.T, s *scene) {
+			s.start(t)
+			s.put(pod("changed", 101))
+			s.remove(pod("deleted", 102))
+			synctest.Wait()
+			equal(t, "changed, as before", s.stored("changed"), "90")
+			equal(t, "deleted, still there", s.stored("deleted"), "91")
+			equal(t, "told", len(s.told), 0)
+			s.put(pod("changed", 103))
+			synctest.Wait()
+			equal(t, "changed, by the next event", s.stored("changed"), "103")
+		}, option)
+	})
+}
+
+// client-go does not look at what a transform returns, nor at the errors that follow from it.
+func TestTransformThatReturnsNilEmptiesTheStore(t *testing.T) {
+	messages := errorsHandled(t)
+	option := informers.WithTransform(func(obj any) (any, error) {
+		if pod, ok := obj.(*corev1.Pod); ok && pod.Name != "unwanted" {
+			return pod, nil
+		}
+		return nil, nil // wrong: to drop an object, use a selector
+	})
+	withWatchList(t, func(t *testing.T, _ bool) {
+		play(t, serve(pod("unwanted", 90), pod("wanted", 91)), func(t *testing.T, s *scene) {
+			ctx, logged := logs(t, 0)
+			s.startWith(ctx, t)
+			equal(t, "synced", s.pods.HasSynced(), true)
+			equal(t, "stored", s.keys(), "[]")
+			s.put(pod("wanted-too", 101))
+			synctest.Wait()
+			equal(t, "stored then", s.keys(), "[default/wanted-too]")
+			equal(t, "told", len(s.told), 0)
+			equal(t, "logged", logged.String()+strings.Join(*messages, ""), "")
+		}, option)
+	})
+}
+
+// An informer stores whatever has metadata. Typed code finds out when it reads, and a typed
+// handler crashes the program: see TestPanicEndsTheProgram.
+func TestTransformToAnotherTypePanicsInTypedCode(t *testing.T) {
+	option := informers.WithTransform(func(obj any) (any, error) {
+		if pod, ok := obj.(*corev1.Pod); ok {
+			return &metav1.PartialObjectMetadata{ObjectMeta: pod.ObjectMeta}, nil
+		}
+		return obj, nil // the second time
+	})
+	play(t, serve(pod("web", 90)), func(t *testing.T, s *scene) {
+		s.start(t)
+		equal(t, "synced", s.pods.HasSynced(), true)
+		equal(t, "stored", s.keys(), "[default/web]")
+		defer func() {
+			equal(t, "panic", strings.Contains(fmt.Sprint(recover()),
+				"interface conversion: interface {} is *v1.PartialObjectMetadata, not *v1.Pod"), true)
+		}()
+		_, err := s.lister.List(labels.Everything())
+		t.Errorf("no panic, error %v", err)
+	}, option)
+}
+
+// A handler that is not due when a pod is written gets no call if a transform drops the
+// resourceVersion: the write looks like a resync, as each does over the fake clientset.
+func TestTransformMustKeepTheResourceVersion(t *testing.T) {
+	for drops, want := range map[bool]int{false: 1, true: 0} {
+		option := transform(func(pod *corev1.Pod) error {
+			if drops {
+				pod.ResourceVersion = ""
+			}
+			return nil
+		})
+		play(t, serve(pod("web", 90)), func(t *testing.T, s *scene) {
+			calls := 0
+			s.handle(t, corev1informers.PodHandlerFuncs{UpdateFunc: func(_, _ *corev1.Pod) { calls++ }},
+				every(45*time.Second))
+			s.start(t)
+			s.pass(40 * time.Second)
+			s.put(pod("web", 101))
+			synctest.Wait()
+			equal(t, fmt.Sprintf("calls, drops %t", drops), calls, want)
+		}, option, resync(30*time.Second))
+	}
 }
