@@ -69,9 +69,12 @@ func TestWaitForWithANameLogs(t *testing.T) {
 
 // A queue that is shut down still hands out the keys that are ready, not those that wait.
 func TestShutDownOfAQueue(t *testing.T) {
-	for name, shutDown := range map[string]func(workqueue.TypedDelayingInterface[string]){
-		"ShutDown":          func(q workqueue.TypedDelayingInterface[string]) { q.ShutDown() },
-		"ShutDownWithDrain": func(q workqueue.TypedDelayingInterface[string]) { q.ShutDownWithDrain() },
+	for name, test := range map[string]struct {
+		shutDown func(workqueue.TypedDelayingInterface[string])
+		waits    time.Duration
+	}{
+		"ShutDown":          {workqueue.TypedDelayingInterface[string].ShutDown, 0},
+		"ShutDownWithDrain": {workqueue.TypedDelayingInterface[string].ShutDownWithDrain, time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -82,9 +85,8 @@ func TestShutDownOfAQueue(t *testing.T) {
 				queue.AddAfter("later", time.Minute)
 				begin := time.Now()
 				time.AfterFunc(time.Second, func() { queue.Done(key) })
-				shutDown(queue)
-				waited := map[string]time.Duration{"ShutDown": 0, "ShutDownWithDrain": time.Second}[name]
-				equal(t, "waits for the worker", time.Since(begin), waited)
+				test.shutDown(queue)
+				equal(t, "waits for the worker", time.Since(begin), test.waits)
 				queue.Add("too late")
 				time.Sleep(time.Hour)
 				var rest []string
@@ -155,7 +157,9 @@ func TestBackoffEndsAtItsCap(t *testing.T) {
 }
 
 func TestTimeoutOfConfigEndsWatches(t *testing.T) {
-	for timeout, want := range map[time.Duration]time.Duration{0: time.Hour, 10 * time.Second: 10 * time.Second} {
+	for timeout, want := range map[time.Duration]time.Duration{
+		0: time.Hour, 10 * time.Second: 10 * time.Second,
+	} {
 		synctest.Test(t, func(t *testing.T) {
 			config := serve().config()
 			config.Timeout = timeout

@@ -90,14 +90,10 @@ func TestPeriodsOfLoops(t *testing.T) {
 	const period = 10 * time.Second
 	loops := []struct {
 		name string
-		loop func(context.Context, func(context.Context))
+		loop func(context.Context, func(context.Context), time.Duration)
 	}{
-		{"UntilWithContext", func(ctx context.Context, run func(context.Context)) {
-			wait.UntilWithContext(ctx, run, period)
-		}},
-		{"NonSlidingUntilWithContext", func(ctx context.Context, run func(context.Context)) {
-			wait.NonSlidingUntilWithContext(ctx, run, period)
-		}},
+		{"UntilWithContext", wait.UntilWithContext},
+		{"NonSlidingUntilWithContext", wait.NonSlidingUntilWithContext},
 	}
 	var out strings.Builder
 	for _, takes := range []time.Duration{4 * time.Second, 14 * time.Second} {
@@ -110,7 +106,7 @@ func TestPeriodsOfLoops(t *testing.T) {
 				l.loop(ctx, func(context.Context) {
 					starts = append(starts, fmt.Sprint(time.Since(begin).Seconds()))
 					time.Sleep(takes)
-				})
+				}, period)
 				fmt.Fprintf(&out, "run takes %2.0f s, %-26s  starts at %s\n",
 					takes.Seconds(), l.name, strings.Join(starts, ", "))
 			})
@@ -234,7 +230,8 @@ func TestFilteringHandlerDeletesWhatTheStoreHas(t *testing.T) {
 	play(t, serve(painted("red", 1)), func(t *testing.T, s *scene) {
 		var out strings.Builder
 		show := func(what string, pod *corev1.Pod) {
-			fmt.Fprintf(&out, "%-6s  resourceVersion %s, color %s\n", what, pod.ResourceVersion, pod.Labels["color"])
+			fmt.Fprintf(&out, "%-6s  resourceVersion %s, color %s\n",
+				what, pod.ResourceVersion, pod.Labels["color"])
 		}
 		s.handle(t, corev1informers.PodFilteringHandler{
 			FilterFunc: func(pod *corev1.Pod) bool { return pod.Labels["color"] == "red" },
@@ -323,7 +320,8 @@ func TestFakeUpdateMissesAHandlerThatIsNotDue(t *testing.T) {
 			synctest.Wait()
 			counts := n.take()
 			fmt.Fprintf(&out, "Update at %s, resourceVersion %-9s  30 s handler: %d call, 45 s handler: %d\n",
-				test.at, fmt.Sprintf("%q → %q", test.versions[0], test.versions[1]), counts["30 s"], counts["45 s"])
+				test.at, fmt.Sprintf("%q → %q", test.versions[0], test.versions[1]),
+				counts["30 s"], counts["45 s"])
 		}, resync(30*time.Second))
 	}
 	shown(t, out.String())
@@ -337,7 +335,8 @@ func TestFakeAcceptsAStaleUpdate(t *testing.T) {
 
 func TestFailedCallIsTriedAgainByTheQueueOnly(t *testing.T) {
 	playWith(t, fake.NewClientset(pod("web", 1)), func(t *testing.T, s *scene) {
-		queue := workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[cache.ObjectName]())
+		limiter := workqueue.DefaultTypedControllerRateLimiter[cache.ObjectName]()
+		queue := workqueue.NewTypedRateLimitingQueue(limiter)
 		inHandler, inWorker := 0, 0
 		failing := func(calls *int) error { // fails twice
 			if *calls++; *calls <= 2 {
@@ -420,9 +419,15 @@ func TestMutationCache(t *testing.T) {
 		want        string
 	}{
 		{"our own write", false, func(*scene, cache.MutationCache) {}, "web", "105"},
-		{"an older event has arrived", false, func(s *scene, _ cache.MutationCache) { s.put(pod("web", 103)) }, "web", "105"},
-		{"a newer event has arrived", false, func(s *scene, _ cache.MutationCache) { s.put(pod("web", 107)) }, "web", "107"},
-		{"stale again after the ttl", false, func(s *scene, _ cache.MutationCache) { s.pass(ttl + time.Second) }, "web", "90"},
+		{"an older event has arrived", false, func(s *scene, _ cache.MutationCache) {
+			s.put(pod("web", 103))
+		}, "web", "105"},
+		{"a newer event has arrived", false, func(s *scene, _ cache.MutationCache) {
+			s.put(pod("web", 107))
+		}, "web", "107"},
+		{"stale again after the ttl", false, func(s *scene, _ cache.MutationCache) {
+			s.pass(ttl + time.Second)
+		}, "web", "90"},
 		{"stale again after a hundred other writes", false, func(_ *scene, writes cache.MutationCache) {
 			for i := range 100 {
 				writes.Mutation(pod(fmt.Sprint("web-", i), 106))
@@ -644,9 +649,10 @@ func TestCRDDeletedAndInstalledAgain(t *testing.T) {
 				func(_ context.Context, _ *cache.Reflector, err error) { told = append(told, err) })
 			equal(t, "error", err, nil)
 			var deletes []string
-			_, err = informer.AddTypedEventHandler(cache.TypedResourceEventHandlerFuncs[*unstructured.Unstructured]{
-				AddFunc: func(widget *unstructured.Unstructured) { say("Add %s", widget.GetName()) },
-				DeleteFunc: func(widget cache.DeletedObject[*unstructured.Unstructured]) {
+			type widget = *unstructured.Unstructured
+			_, err = informer.AddTypedEventHandler(cache.TypedResourceEventHandlerFuncs[widget]{
+				AddFunc: func(widget widget) { say("Add %s", widget.GetName()) },
+				DeleteFunc: func(widget cache.DeletedObject[widget]) {
 					deletes = append(deletes, fmt.Sprintf("Delete %s, tombstone: %t",
 						widget.GetName(), widget.FinalStateUnknown != nil))
 				},
@@ -674,7 +680,8 @@ func TestCRDDeletedAndInstalledAgain(t *testing.T) {
 				t.Errorf("told %d times in an hour", len(told))
 			}
 			say("told: %v", told[len(told)-1])
-			say("objects in the store: %d, HasSynced: %t", len(informer.GetStore().ListKeys()), informer.HasSynced())
+			stored := len(informer.GetStore().ListKeys())
+			say("objects in the store: %d, HasSynced: %t", stored, informer.HasSynced())
 
 			say("* the CRD is installed again, an object created, and a minute passes")
 			s.fail(nil)
@@ -719,7 +726,10 @@ func TestThrottlingIsOfListsAndNotOfWatches(t *testing.T) {
 
 // elect runs a candidate for one lease until ctx ends or the lease is lost. The times
 // are those of Kubernetes' own components.
-func elect(ctx context.Context, client kubernetes.Interface, name string, release bool, lead func(context.Context), stopped func()) {
+func elect(
+	ctx context.Context, client kubernetes.Interface, name string, release bool,
+	lead func(context.Context), stopped func(),
+) {
 	leaderelection.RunOrDie(ctx, leaderelection.LeaderElectionConfig{
 		Lock: &resourcelock.LeaseLock{
 			LeaseMeta:  metav1.ObjectMeta{Namespace: "default", Name: "controller"},

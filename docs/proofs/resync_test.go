@@ -15,12 +15,14 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// inDetail is a handler that gets each call as a line of the pages.
-func (s *scene) inDetail(call func(line string)) corev1informers.PodDetailedHandlerFuncs {
+// recordInDetail adds a handler whose calls are kept as the pages show them.
+func (s *scene) recordInDetail(t *testing.T) {
+	t.Helper()
 	line := func(format string, args ...any) {
-		call(fmt.Sprintf("%3.0f s  %s", time.Since(s.began).Seconds(), fmt.Sprintf(format, args...)))
+		call := fmt.Sprintf("%3.0f s  %s", time.Since(s.began).Seconds(), fmt.Sprintf(format, args...))
+		s.calls = append(s.calls, call)
 	}
-	return corev1informers.PodDetailedHandlerFuncs{
+	s.handle(t, corev1informers.PodDetailedHandlerFuncs{
 		AddFunc: func(pod *corev1.Pod, isInInitialList bool) {
 			line("Add %s: %s, in the initial list: %t", pod.Name, pod.ResourceVersion, isInInitialList)
 		},
@@ -28,16 +30,7 @@ func (s *scene) inDetail(call func(line string)) corev1informers.PodDetailedHand
 			line("Update %s: %s → %s, same pointer: %t",
 				pod.Name, old.ResourceVersion, pod.ResourceVersion, old == pod)
 		},
-		DeleteFunc: func(pod corev1informers.DeletedPod) {
-			line("Delete %s: tombstone: %t", pod.GetName(), pod.FinalStateUnknown != nil)
-		},
-	}
-}
-
-// recordInDetail adds a handler whose calls are kept.
-func (s *scene) recordInDetail(t *testing.T) {
-	t.Helper()
-	s.handle(t, s.inDetail(func(line string) { s.calls = append(s.calls, line) }))
+	})
 }
 
 // shown compares the page with the calls.

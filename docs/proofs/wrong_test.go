@@ -188,7 +188,9 @@ func TestSecondStartLeavesTheStoreFrozen(t *testing.T) {
 		"factory":  func(s *scene, ctx context.Context) { s.factory.StartWithContext(ctx) },
 		"informer": func(s *scene, ctx context.Context) { go s.pods.RunWithContext(ctx) },
 	} {
-		for order, shared := range map[string]bool{"stopped and started again": false, "two users, the first ends": true} {
+		for order, shared := range map[string]bool{
+			"stopped and started again": false, "two users, the first ends": true,
+		} {
 			t.Run(name+", "+order, func(t *testing.T) {
 				play(t, serve(pod("web", 90)), func(t *testing.T, s *scene) {
 					first, end := context.WithCancel(t.Context())
