@@ -10,7 +10,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/wait"
@@ -61,7 +60,8 @@ func TestWaitForWithANameLogs(t *testing.T) {
 		ctx, logged := logs(t, 0)
 		ctx, cancel := context.WithCancel(ctx)
 		cancel()
-		informer := informers.NewSharedInformerFactory(fake.NewClientset(), 0).Core().V1().Pods().TypedInformer()
+		factory := informers.NewSharedInformerFactory(fake.NewClientset(), 0)
+		informer := factory.Core().V1().Pods().Informer()
 		equal(t, "synced", cache.WaitFor(ctx, name, informer.HasSyncedChecker()), false)
 		equal(t, fmt.Sprintf("WaitFor with the name %q logs", name), logged.String() != "", want)
 	}
@@ -143,7 +143,8 @@ func TestBackoffEndsAtItsCap(t *testing.T) {
 	}{
 		"no steps": {wait.Backoff{Duration: time.Second, Factor: 2}, 0, 0},
 		"no cap":   {wait.Backoff{Duration: time.Second, Factor: 2, Steps: 6}, 6, 31 * time.Second},
-		"cap":      {wait.Backoff{Duration: time.Second, Factor: 2, Steps: 6, Cap: 3 * time.Second}, 2, 3 * time.Second},
+		"cap": {wait.Backoff{Duration: time.Second, Factor: 2, Steps: 6, Cap: 3 * time.Second},
+			2, 3 * time.Second},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			runs, begin := 0, time.Now()
@@ -230,7 +231,7 @@ func TestEventsGoToTheirOwnGroup(t *testing.T) {
 			client := fake.NewClientset()
 			client.PrependReactor("create", "events", func(a clienttesting.Action) (bool, runtime.Object, error) {
 				groups = append(groups, a.GetResource().Group)
-				return true, nil, apierrors.NewForbidden(a.GetResource().GroupResource(), "", errors.New("no role"))
+				return true, nil, forbidden()
 			})
 			stop := send(t, client)
 			time.Sleep(time.Hour)
@@ -375,7 +376,8 @@ func BenchmarkAddAfterMemory(b *testing.B) {
 	}
 	for b.Loop() {
 		before := heap()
-		queue := workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[cache.ObjectName]())
+		limiter := workqueue.DefaultTypedControllerRateLimiter[cache.ObjectName]()
+		queue := workqueue.NewTypedRateLimitingQueue(limiter)
 		for i := range keys {
 			queue.AddAfter(cache.NewObjectName("default", fmt.Sprintf("web-%06d", i)), 720*time.Hour)
 		}

@@ -444,17 +444,17 @@ func TestDynamicAndMetadataFactoriesHaveNoContext(t *testing.T) {
 			equal(t, factory.String()+" has "+method, ok, false)
 		}
 	}
-	for name, start := range map[string]func(context.Context, *rest.Config) (untyped, cache.GenericLister, error){
-		"dynamic": func(ctx context.Context, config *rest.Config) (untyped, cache.GenericLister, error) {
+	config := serve(pod("web", 90)).config()
+	for name, start := range map[string]func(context.Context) (untyped, cache.GenericLister, error){
+		"dynamic": func(ctx context.Context) (untyped, cache.GenericLister, error) {
 			return dynamicStart(ctx, dynamic.NewForConfigOrDie(config))
 		},
-		"metadata": func(ctx context.Context, config *rest.Config) (untyped, cache.GenericLister, error) {
+		"metadata": func(ctx context.Context) (untyped, cache.GenericLister, error) {
 			return metadataStart(ctx, metadata.NewForConfigOrDie(config))
 		},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			config := serve(pod("web", 90)).config()
-			factory, lister, err := start(t.Context(), config)
+			factory, lister, err := start(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -465,7 +465,7 @@ func TestDynamicAndMetadataFactoriesHaveNoContext(t *testing.T) {
 
 			broken, fail := context.WithCancelCause(t.Context())
 			fail(errors.New("no time"))
-			_, _, err = start(broken, config)
+			_, _, err = start(broken)
 			equal(t, name+": the wait has no error", err, "sync /v1, Resource=pods: no time")
 		})
 	}

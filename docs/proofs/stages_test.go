@@ -44,7 +44,8 @@ func TestStagesOfOnePod(t *testing.T) {
 		s.unfinished = true
 		s.start(t)
 		first := s.last()
-		say("reflector", "WATCH resourceVersion=%q sendInitialEvents=%t", first.ResourceVersion, first.initial())
+		say("reflector", "WATCH resourceVersion=%q sendInitialEvents=%t",
+			first.ResourceVersion, first.initial())
 		equal(t, "match", first.ResourceVersionMatch, metav1.ResourceVersionMatchNotOlderThan)
 		equal(t, "synced before the bookmark", s.pods.HasSynced(), false)
 		say("server", "ADDED web 90")
@@ -380,7 +381,8 @@ func TestErrorOfTheStreamDecidesWhatFollows(t *testing.T) {
 				equal(t, "relist", s.last().initial(), test.relists)
 				equal(t, "from", s.last().ResourceVersion, from)
 				equal(t, "at once", s.last().at.Equal(ended), !test.relists)
-				equal(t, "delete", s.calls[len(s.calls)-1], fmt.Sprint("Delete missed tombstone=", test.relists))
+				equal(t, "delete", s.calls[len(s.calls)-1],
+					fmt.Sprint("Delete missed tombstone=", test.relists))
 				equal(t, "logged", strings.Contains(logged.String(), "watch ended with error"), test.relists)
 				equal(t, "told", len(s.told), 0)
 			})
@@ -589,7 +591,7 @@ func TestSlowHandlerDoesNotBlockTheOthers(t *testing.T) {
 func TestPanicEndsTheProgram(t *testing.T) {
 	const variable = "PANIC"
 	toAnotherType := func(any) (any, error) {
-		return &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web"}}, nil
+		return &metav1.PartialObjectMetadata{ObjectMeta: pod("web", 1).ObjectMeta}, nil
 	}
 	for name, test := range map[string]struct {
 		transform cache.TransformFunc
@@ -742,7 +744,10 @@ func TestTransformRunsTwiceOnTheInitialState(t *testing.T) {
 		{"appends", func(pod *corev1.Pod) string { return pod.Labels["team"] + "-blue" }, "red-blue-blue"},
 		{"sets", func(*corev1.Pod) string { return "red-blue" }, "red-blue"},
 	} {
-		option := transform(func(pod *corev1.Pod) error { pod.Labels["team"] = test.transform(pod); return nil })
+		option := transform(func(pod *corev1.Pod) error {
+			pod.Labels["team"] = test.transform(pod)
+			return nil
+		})
 		act := func(t *testing.T, s *scene) {
 			s.handle(t, corev1informers.PodHandlerFuncs{AddFunc: func(pod *corev1.Pod) {
 				equal(t, test.name+", first in the store", pod == s.get(t, pod.Name), true)
