@@ -4,19 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
-	"strings"
+	goruntime "runtime"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/wait"
-	corev1informers "k8s.io/client-go/informers/core/v1"
+	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/kubernetes/scheme"
@@ -27,19 +24,19 @@ import (
 	"k8s.io/client-go/tools/events"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/client-go/util/workqueue"
-	"k8s.io/klog/v2"
-	"k8s.io/klog/v2/ktesting"
 	"k8s.io/utils/clock"
 )
 
 func TestWritesToTheStoreTellNobody(t *testing.T) {
-	tell(t, serve(pod("web", "1")), 0, func(t *testing.T, s *story) {
-		equal(t, "delete from the store", s.informer.GetStore().Delete(pod("web", "1")), nil)
+	play(t, serve(pod("web", 90)), func(t *testing.T, s *scene) {
+		s.record(t)
+		s.start(t)
+		equal(t, "delete from the store", s.pods.GetStore().Delete(pod("web", 90)), nil)
 		synctest.Wait()
-		equal(t, "calls", s.calls, []string{"  0 s  Add web: 1, in the initial list: true"})
-		s.watch.Modify(pod("web", "2"))
+		equal(t, "calls", s.calls, "[Add web 90]")
+		s.put(pod("web", 101))
 		synctest.Wait()
-		equal(t, "the next write is an Add", s.calls[1:], []string{"  0 s  Add web: 2, in the initial list: false"})
+		equal(t, "the next write is an Add", s.calls[1:], "[Add web 101]")
 	})
 }
 
@@ -47,7 +44,7 @@ func TestUnknownIndex(t *testing.T) {
 	byNode := cache.Indexers{"node": func(any) ([]string, error) { return nil, nil }}
 	indexer := cache.NewIndexer(cache.MetaNamespaceKeyFunc, byNode)
 	_, byIndex := indexer.ByIndex("nod", "a")
-	_, index := indexer.Index("nod", pod("web", "1"))
+	_, index := indexer.Index("nod", pod("web", 1))
 	_, keys := indexer.IndexKeys("nod", "a")
 	for name, err := range map[string]error{
 		"ByIndex": byIndex, "Index": index, "IndexKeys": keys,
@@ -60,24 +57,24 @@ func TestUnknownIndex(t *testing.T) {
 
 func TestWaitForWithANameLogs(t *testing.T) {
 	for name, want := range map[string]bool{"": false, "pods": true} {
-		logger := ktesting.NewLogger(t, ktesting.NewConfig(ktesting.Verbosity(0), ktesting.BufferLogs(true)))
-		ctx, cancel := context.WithCancel(klog.NewContext(t.Context(), logger))
+		ctx, logged := logs(t, 0)
+		ctx, cancel := context.WithCancel(ctx)
 		cancel()
-		handler, err := todayAddHandlers(todayInformer(todayFactory(fake.NewClientset())), corev1informers.PodHandlerFuncs{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		equal(t, "synced", cache.WaitFor(ctx, name, handler.HasSyncedChecker()), false)
-		log := logger.GetSink().(ktesting.Underlier).GetBuffer().String()
-		equal(t, fmt.Sprintf("WaitFor with the name %q logs", name), log != "", want)
+		factory := informers.NewSharedInformerFactory(fake.NewClientset(), 0)
+		informer := factory.Core().V1().Pods().Informer()
+		equal(t, "synced", cache.WaitFor(ctx, name, informer.HasSyncedChecker()), false)
+		equal(t, fmt.Sprintf("WaitFor with the name %q logs", name), logged.String() != "", want)
 	}
 }
 
 // A queue that is shut down still hands out the keys that are ready, not those that wait.
 func TestShutDownOfAQueue(t *testing.T) {
-	for name, shutDown := range map[string]func(workqueue.TypedDelayingInterface[string]){
-		"ShutDown":          func(q workqueue.TypedDelayingInterface[string]) { q.ShutDown() },
-		"ShutDownWithDrain": func(q workqueue.TypedDelayingInterface[string]) { q.ShutDownWithDrain() },
+	for name, test := range map[string]struct {
+		shutDown func(workqueue.TypedDelayingInterface[string])
+		waits    time.Duration
+	}{
+		"ShutDown":          {workqueue.TypedDelayingInterface[string].ShutDown, 0},
+		"ShutDownWithDrain": {workqueue.TypedDelayingInterface[string].ShutDownWithDrain, time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -88,9 +85,8 @@ func TestShutDownOfAQueue(t *testing.T) {
 				queue.AddAfter("later", time.Minute)
 				begin := time.Now()
 				time.AfterFunc(time.Second, func() { queue.Done(key) })
-				shutDown(queue)
-				waited := map[string]time.Duration{"ShutDown": 0, "ShutDownWithDrain": time.Second}[name]
-				equal(t, "waits for the worker", time.Since(begin), waited)
+				test.shutDown(queue)
+				equal(t, "waits for the worker", time.Since(begin), test.waits)
 				queue.Add("too late")
 				time.Sleep(time.Hour)
 				var rest []string
@@ -147,7 +143,8 @@ func TestBackoffEndsAtItsCap(t *testing.T) {
 	}{
 		"no steps": {wait.Backoff{Duration: time.Second, Factor: 2}, 0, 0},
 		"no cap":   {wait.Backoff{Duration: time.Second, Factor: 2, Steps: 6}, 6, 31 * time.Second},
-		"cap":      {wait.Backoff{Duration: time.Second, Factor: 2, Steps: 6, Cap: 3 * time.Second}, 2, 3 * time.Second},
+		"cap": {wait.Backoff{Duration: time.Second, Factor: 2, Steps: 6, Cap: 3 * time.Second},
+			2, 3 * time.Second},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			runs, begin := 0, time.Now()
@@ -160,34 +157,14 @@ func TestBackoffEndsAtItsCap(t *testing.T) {
 	}
 }
 
-// answers is a server in memory.
-type answers func(*http.Request) io.Reader
-
-func (a answers) RoundTrip(r *http.Request) (*http.Response, error) {
-	return &http.Response{
-		StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"application/json"}},
-		Body: io.NopCloser(a(r)), Request: r,
-	}, nil
-}
-
-// silent is a body that ends with the request.
-type silent struct{ context.Context }
-
-func (s silent) Read([]byte) (int, error) {
-	<-s.Done()
-	return 0, s.Err()
-}
-
 func TestTimeoutOfConfigEndsWatches(t *testing.T) {
-	for _, timeout := range []time.Duration{0, 10 * time.Second} {
+	for timeout, want := range map[time.Duration]time.Duration{
+		0: time.Hour, 10 * time.Second: 10 * time.Second,
+	} {
 		synctest.Test(t, func(t *testing.T) {
-			client, err := kubernetes.NewForConfig(&rest.Config{
-				Timeout:   timeout,
-				Transport: answers(func(r *http.Request) io.Reader { return silent{r.Context()} }),
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
+			config := serve().config()
+			config.Timeout = timeout
+			client := kubernetes.NewForConfigOrDie(config)
 			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 			defer cancel()
 			begin := time.Now()
@@ -197,39 +174,31 @@ func TestTimeoutOfConfigEndsWatches(t *testing.T) {
 			}
 			for range pods.ResultChan() { //nolint:revive // until it is closed
 			}
-			want := time.Hour
-			if timeout > 0 {
-				want = timeout
-			}
 			equal(t, fmt.Sprintf("a watch with the timeout %s lasts", timeout), time.Since(begin), want)
 		})
 	}
 }
 
-// Thirty requests, fifteen for each of two API groups, one after the other.
+// Eighty writes, forty for each of two API groups, one after the other.
 func TestQPSOfConfig(t *testing.T) {
 	for name, tt := range map[string]struct {
 		qps   float32
 		burst int
 		took  time.Duration
 	}{
-		"default: a bucket for each group": {0, 0, time.Second},
-		"the same, set: one bucket":        {5, 10, 4 * time.Second},
+		"default: a bucket for each group": {0, 0, 6 * time.Second},
+		"the same, set: one bucket":        {5, 10, 14 * time.Second},
 		"none":                             {-1, 0, 0},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			client, err := kubernetes.NewForConfig(&rest.Config{
-				QPS: tt.qps, Burst: tt.burst,
-				Transport: answers(func(*http.Request) io.Reader { return strings.NewReader("{}") }),
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
+			config := serve().config()
+			config.QPS, config.Burst = tt.qps, tt.burst
+			client := kubernetes.NewForConfigOrDie(config)
 			begin := time.Now()
-			for range 15 {
-				_, pods := client.CoreV1().Pods("").List(t.Context(), metav1.ListOptions{})
-				_, sets := client.AppsV1().ReplicaSets("").List(t.Context(), metav1.ListOptions{})
-				equal(t, "error", errors.Join(pods, sets), nil)
+			for range 40 {
+				pod := client.CoreV1().Pods("default").Delete(t.Context(), "web", metav1.DeleteOptions{})
+				set := client.AppsV1().ReplicaSets("default").Delete(t.Context(), "web", metav1.DeleteOptions{})
+				equal(t, "error", errors.Join(pod, set), nil)
 			}
 			equal(t, name, time.Since(begin).Round(time.Millisecond), tt.took)
 		})
@@ -245,7 +214,7 @@ func TestEventsGoToTheirOwnGroup(t *testing.T) {
 			broadcaster := record.NewBroadcaster(record.WithContext(t.Context()))
 			broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: client.CoreV1().Events("")})
 			recorder := broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "test"})
-			recorder.Event(pod("web", "1"), corev1.EventTypeNormal, "Seen", "seen")
+			recorder.Event(pod("web", 1), corev1.EventTypeNormal, "Seen", "seen")
 			return broadcaster.Shutdown
 		},
 		"events.k8s.io": func(t *testing.T, client kubernetes.Interface) func() {
@@ -253,7 +222,7 @@ func TestEventsGoToTheirOwnGroup(t *testing.T) {
 			broadcaster := events.NewBroadcaster(&events.EventSinkImpl{Interface: client.EventsV1()})
 			equal(t, "start", broadcaster.StartRecordingToSinkWithContext(ctx), nil)
 			recorder := broadcaster.NewRecorder(scheme.Scheme, "test")
-			recorder.Eventf(pod("web", "1"), nil, corev1.EventTypeNormal, "Seen", "See", "seen")
+			recorder.Eventf(pod("web", 1), nil, corev1.EventTypeNormal, "Seen", "See", "seen")
 			return func() { cancel(); broadcaster.Shutdown() }
 		},
 	} {
@@ -262,7 +231,7 @@ func TestEventsGoToTheirOwnGroup(t *testing.T) {
 			client := fake.NewClientset()
 			client.PrependReactor("create", "events", func(a clienttesting.Action) (bool, runtime.Object, error) {
 				groups = append(groups, a.GetResource().Group)
-				return true, nil, apierrors.NewForbidden(a.GetResource().GroupResource(), "", errors.New("no role"))
+				return true, nil, forbidden()
 			})
 			stop := send(t, client)
 			time.Sleep(time.Hour)
@@ -319,5 +288,100 @@ func TestFakeRecorderBlocksWhenItIsFull(t *testing.T) {
 			<-sent
 			<-sent
 		})
+	}
+}
+
+// queued acts with a queue in virtual time.
+func queued(t *testing.T, act func(t *testing.T, queue workqueue.TypedRateLimitingInterface[string])) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		queue := workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[string]())
+		act(t, queue)
+		queue.ShutDown()
+	})
+}
+
+func TestLenCountsOnlyWhatAWorkerCouldTakeNow(t *testing.T) {
+	queued(t, func(t *testing.T, queue workqueue.TypedRateLimitingInterface[string]) {
+		length := func(what string, want int) {
+			t.Helper()
+			synctest.Wait()
+			equal(t, "length, "+what, queue.Len(), want)
+		}
+		get := func() {
+			t.Helper()
+			if key, _ := queue.Get(); key != "web" {
+				t.Errorf("key %q", key)
+			}
+		}
+		queue.AddAfter("web", time.Minute)
+		length("delayed", 0)
+		time.Sleep(time.Minute)
+		length("its time has come", 1)
+		get()
+		length("processing", 0)
+		queue.Add("web")
+		length("added while processing", 0)
+		queue.Done("web")
+		length("done, and added before that", 1)
+		get()
+		queue.AddRateLimited("web")
+		queue.Done("web")
+		length("waits to be retried", 0)
+		time.Sleep(5 * time.Millisecond)
+		length("to be retried", 1)
+	})
+}
+
+func TestAddAfterCannotBeTakenBack(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		then func(queue workqueue.TypedRateLimitingInterface[string])
+		at   time.Duration
+	}{
+		{"nothing", func(workqueue.TypedRateLimitingInterface[string]) {}, time.Hour},
+		{"Forget", func(queue workqueue.TypedRateLimitingInterface[string]) { queue.Forget("web") }, time.Hour},
+		{"a later time", func(queue workqueue.TypedRateLimitingInterface[string]) {
+			queue.AddAfter("web", 2*time.Hour)
+		}, time.Hour},
+		{"an earlier time", func(queue workqueue.TypedRateLimitingInterface[string]) {
+			queue.AddAfter("web", time.Minute)
+		}, time.Minute},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			queued(t, func(t *testing.T, queue workqueue.TypedRateLimitingInterface[string]) {
+				begin := time.Now()
+				queue.AddAfter("web", time.Hour)
+				test.then(queue)
+				key, _ := queue.Get()
+				queue.Done(key)
+				equal(t, "comes after", time.Since(begin), test.at)
+				time.Sleep(3 * time.Hour)
+				synctest.Wait()
+				equal(t, "and once", queue.Len(), 0)
+			})
+		})
+	}
+}
+
+// BenchmarkAddAfterMemory measures what keys cost that wait for a time far away, with
+// their strings: when the pod is gone, the queue alone keeps them.
+func BenchmarkAddAfterMemory(b *testing.B) {
+	const keys = 200_000
+	heap := func() uint64 {
+		goruntime.GC()
+		var stats goruntime.MemStats
+		goruntime.ReadMemStats(&stats)
+		return stats.HeapAlloc
+	}
+	for b.Loop() {
+		before := heap()
+		limiter := workqueue.DefaultTypedControllerRateLimiter[cache.ObjectName]()
+		queue := workqueue.NewTypedRateLimitingQueue(limiter)
+		for i := range keys {
+			queue.AddAfter(cache.NewObjectName("default", fmt.Sprintf("web-%06d", i)), 720*time.Hour)
+		}
+		b.ReportMetric(float64(heap()-before)/keys, "bytes/key")
+		queue.ShutDown()
 	}
 }

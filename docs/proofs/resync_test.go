@@ -2,6 +2,7 @@ package proofs
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -9,78 +10,138 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/client-go/informers"
+	"k8s.io/apimachinery/pkg/types"
 	corev1informers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/tools/cache"
-
-	"example.com/informers/internal/outputs"
 )
 
-// resyncStory has an informer of one pod whose handlers' resyncs are noted, by name.
-type resyncStory struct {
-	server  *server
-	factory informers.SharedInformerFactory
-	pods    corev1informers.PodIndexInformer
-	begin   time.Time
-	names   []string
-	sync.Mutex
-	at map[string][]string
-}
-
-// resyncs tells a story in a bubble. The factory has the period.
-func resyncs(t *testing.T, period time.Duration, tell func(*testing.T, *resyncStory)) *resyncStory {
+// recordInDetail adds a handler whose calls are kept as the pages show them.
+func (s *scene) recordInDetail(t *testing.T) {
 	t.Helper()
-	s := &resyncStory{at: map[string][]string{}}
-	synctest.Test(t, func(t *testing.T) {
-		s.begin = time.Now()
-		s.server = serve(pod("web", "1"))
-		s.factory = informers.NewSharedInformerFactory(s.server, period)
-		s.pods = s.factory.Core().V1().Pods().TypedInformer()
-		t.Cleanup(s.factory.Shutdown) // the test's context has ended then
-		tell(t, s)
-		synctest.Wait()
-	})
-	return s
-}
-
-func (s *resyncStory) handle(t *testing.T, name string, options ...cache.HandlerOptions) {
-	t.Helper()
-	s.names = append(s.names, name)
-	_, err := s.pods.AddTypedEventHandler(corev1informers.PodHandlerFuncs{
-		UpdateFunc: func(_, _ *corev1.Pod) {
-			s.Lock()
-			defer s.Unlock()
-			s.at[name] = append(s.at[name], fmt.Sprint(int(time.Since(s.begin).Seconds())))
+	line := func(format string, args ...any) {
+		call := fmt.Sprintf("%3.0f s  %s", time.Since(s.began).Seconds(), fmt.Sprintf(format, args...))
+		s.calls = append(s.calls, call)
+	}
+	s.handle(t, corev1informers.PodDetailedHandlerFuncs{
+		AddFunc: func(pod *corev1.Pod, isInInitialList bool) {
+			line("Add %s: %s, in the initial list: %t", pod.Name, pod.ResourceVersion, isInInitialList)
 		},
-	}, options...)
-	if err != nil {
-		t.Fatal(err)
+		UpdateFunc: func(old, pod *corev1.Pod) {
+			line("Update %s: %s → %s, same pointer: %t",
+				pod.Name, old.ResourceVersion, pod.ResourceVersion, old == pod)
+		},
+	})
+}
+
+// shown compares the page with the calls.
+func (s *scene) shown(t *testing.T) {
+	t.Helper()
+	synctest.Wait()
+	shown(t, strings.Join(s.calls, "\n")+"\n")
+}
+
+func TestResyncHandsOutTheSameVersion(t *testing.T) {
+	play(t, serve(pod("web", 1)), func(t *testing.T, s *scene) {
+		s.recordInDetail(t)
+		s.start(t)
+		s.pass(45 * time.Second)
+		s.put(pod("web", 2))
+		s.pass(20 * time.Second)
+		s.shown(t)
+	}, resync(30*time.Second))
+}
+
+func TestInitialAddsAreMarked(t *testing.T) {
+	play(t, serve(pod("web", 1)), func(t *testing.T, s *scene) {
+		s.recordInDetail(t)
+		s.start(t)
+		s.put(pod("nginx", 2))
+		s.shown(t)
+	})
+}
+
+func TestRelistUpdatesWithoutAChange(t *testing.T) {
+	play(t, serve(pod("web", 1)), func(t *testing.T, s *scene) {
+		s.recordInDetail(t)
+		s.start(t)
+		s.pass(time.Hour)
+		equal(t, "calls in an hour without a resync", len(s.calls), 1)
+		s.relist()
+		for i, call := range s.calls {
+			_, s.calls[i], _ = strings.Cut(call, "s  ") // the back-off of a relist is random
+		}
+		s.shown(t)
+	})
+}
+
+// Three writes are one Update, and a delete and a create under the same name, too.
+func TestRelistShowsOnlyTheLastState(t *testing.T) {
+	for _, uid := range []types.UID{"old", "new"} {
+		before, after := pod("web", 1), pod("web", 5)
+		before.UID, after.UID = "old", uid
+		play(t, serve(before), func(t *testing.T, s *scene) {
+			s.record(t)
+			s.start(t)
+			s.replace(after) // another pod came and went
+			s.relist()
+			equal(t, "calls", s.calls, "[Add web 1 Update web 1 to 5]")
+		})
 	}
 }
 
-// count is how often the handler was called. A test that goes on has to lock for it.
-func (s *resyncStory) count(name string) int {
-	s.Lock()
-	defer s.Unlock()
-	return len(s.at[name])
+func TestResyncMakesNoRequest(t *testing.T) {
+	transformed := 0
+	count := transform(func(*corev1.Pod) error { transformed++; return nil })
+	play(t, serve(pod("web", 1)), func(t *testing.T, s *scene) {
+		s.record(t)
+		s.start(t)
+		initial := transformed
+		s.pass(10*time.Minute + time.Second)
+		equal(t, "calls: an Add and twenty resyncs", len(s.calls), 21)
+		equal(t, "requests", s.verbs(), "[watch]")
+		equal(t, "transformed since", transformed-initial, 0)
+	}, count, resync(30*time.Second))
 }
 
-func (s *resyncStory) forget() {
-	s.Lock()
-	defer s.Unlock()
-	s.at = map[string][]string{}
+// A times keeps when each handler was called with an Update. Each handler has its goroutine.
+type times struct {
+	sync.Mutex
+	names []string
+	at    map[string][]string
 }
 
-func every(seconds int) cache.HandlerOptions {
-	period := time.Duration(seconds) * time.Second
-	return cache.HandlerOptions{ResyncPeriod: &period}
+// handle adds a handler with a name.
+func (n *times) handle(t *testing.T, s *scene, name string, options ...cache.HandlerOptions) {
+	t.Helper()
+	n.names = append(n.names, name)
+	s.handle(t, corev1informers.PodHandlerFuncs{UpdateFunc: func(_, _ *corev1.Pod) {
+		n.Lock()
+		defer n.Unlock()
+		if n.at == nil {
+			n.at = map[string][]string{}
+		}
+		n.at[name] = append(n.at[name], fmt.Sprint(int(time.Since(s.began).Seconds())))
+	}}, options...)
 }
 
-func (s *resyncStory) String() string {
+// take returns how often each handler was called since the last time.
+func (n *times) take() map[string]int {
+	n.Lock()
+	defer n.Unlock()
+	counts := map[string]int{}
+	for name, at := range n.at {
+		counts[name] = len(at)
+	}
+	n.at = nil
+	return counts
+}
+
+func (n *times) String() string {
+	n.Lock()
+	defer n.Unlock()
 	var b strings.Builder
-	for _, name := range s.names {
-		at := strings.Join(s.at[name], ", ")
+	for _, name := range n.names {
+		at := strings.Join(n.at[name], ", ")
 		if at == "" {
 			at = "never"
 		}
@@ -89,134 +150,114 @@ func (s *resyncStory) String() string {
 	return b.String()
 }
 
-// A handler is asked only when the informer looks: at the shortest period of all handlers that
+// A handler is due only when the informer checks: at the shortest period of all handlers that
 // were there before the start.
 func TestPeriodsAreRoundedUpToTheLook(t *testing.T) {
-	s := resyncs(t, 30*time.Second, func(t *testing.T, s *resyncStory) {
-		s.handle(t, "30 s")
-		s.handle(t, "45 s", every(45))
-		s.handle(t, "never", every(0))
-		s.factory.StartWithContext(t.Context())
-		time.Sleep(10 * time.Second)
-		s.handle(t, "10 s, at 10 s", every(10))
-		time.Sleep(231 * time.Second)
-	})
-	outputs.Shown(t, root, s.String(), *update)
+	play(t, serve(pod("web", 1)), func(t *testing.T, s *scene) {
+		var n times
+		n.handle(t, s, "30 s")
+		n.handle(t, s, "45 s", every(45*time.Second))
+		n.handle(t, s, "never", every(0))
+		s.start(t)
+		s.pass(10 * time.Second)
+		n.handle(t, s, "10 s, at 10 s", every(10*time.Second))
+		s.pass(231 * time.Second)
+		shown(t, n.String())
+	}, resync(30*time.Second))
 }
 
 func TestShortestPeriodBeforeTheStartWins(t *testing.T) {
-	s := resyncs(t, 30*time.Second, func(t *testing.T, s *resyncStory) {
-		s.handle(t, "30 s")
-		s.handle(t, "45 s", every(45))
-		s.handle(t, "15 s", every(15))
-		s.factory.StartWithContext(t.Context())
-		time.Sleep(121 * time.Second)
-	})
-	outputs.Shown(t, root, s.String(), *update)
+	play(t, serve(pod("web", 1)), func(t *testing.T, s *scene) {
+		var n times
+		n.handle(t, s, "30 s")
+		n.handle(t, s, "45 s", every(45*time.Second))
+		n.handle(t, s, "15 s", every(15*time.Second))
+		s.start(t)
+		s.pass(121 * time.Second)
+		shown(t, n.String())
+	}, resync(30*time.Second))
 }
 
-func TestPeriodOfAHandlerNeedsOneOfTheFactory(t *testing.T) {
-	s := resyncs(t, 0, func(t *testing.T, s *resyncStory) {
-		s.handle(t, "30 s", every(30))
-		s.factory.StartWithContext(t.Context())
-		time.Sleep(time.Hour)
-	})
-	equal(t, "resyncs in an hour", s.count("30 s"), 0)
+func TestPeriodsThatDoNotHold(t *testing.T) {
+	for _, test := range []struct {
+		name             string
+		factory, handler time.Duration
+		resyncs          int // in a minute
+	}{
+		{"a handler needs one of the factory", 0, 30 * time.Second, 0},
+		{"less than a second is a second", time.Hour, time.Millisecond, 60},
+	} {
+		play(t, serve(pod("web", 1)), func(t *testing.T, s *scene) {
+			var n times
+			n.handle(t, s, test.name, every(test.handler))
+			s.start(t)
+			s.pass(time.Minute + time.Millisecond)
+			equal(t, test.name, n.take()[test.name], test.resyncs)
+		}, resync(test.factory))
+	}
 }
 
-func TestPeriodUnderASecondIsASecond(t *testing.T) {
-	period := time.Millisecond
-	s := resyncs(t, time.Hour, func(t *testing.T, s *resyncStory) {
-		s.handle(t, "1 ms", cache.HandlerOptions{ResyncPeriod: &period})
-		s.factory.StartWithContext(t.Context())
-		time.Sleep(10*time.Second + time.Millisecond)
-	})
-	equal(t, "resyncs in ten seconds", s.count("1 ms"), 10)
-}
-
-// A write in between does not put a resync off, as it does in no timer of a key.
-func TestResyncIsNotPutOffByAWrite(t *testing.T) {
-	tell(t, serve(pod("web", "1")), 30*time.Second, func(t *testing.T, s *story) {
-		time.Sleep(29 * time.Second)
-		s.watch.Modify(pod("web", "2"))
-		time.Sleep(2 * time.Second)
-		synctest.Wait()
-		equal(t, "calls", len(s.calls), 3)
-		if !strings.Contains(s.calls[2], "30 s  Update web: 2 → 2, same pointer: true") {
-			t.Errorf("%v", s.calls)
-		}
-	})
-}
-
-// An Update of a pod that a relist finds unchanged goes the way of a resync: to the handlers
-// that were due at the last look. A changed one goes to all.
+// An Update of a pod that a relist finds unchanged takes the way of a resync: to the handlers
+// that were due at the last check. A changed one goes to all.
 func TestRelistSkipsHandlersThatAreNotDue(t *testing.T) {
-	for version, want := range map[string]int{"1": 0, "2": 1} {
-		s := resyncs(t, 30*time.Second, func(t *testing.T, s *resyncStory) {
-			s.handle(t, "30 s")
-			s.handle(t, "45 s", every(45))
-			s.factory.StartWithContext(t.Context())
-			time.Sleep(95 * time.Second)
-			synctest.Wait()
-			s.forget()
-			s.server.pods = []*corev1.Pod{pod("web", version)}
-			s.server.watch.Error(&apierrors.NewResourceExpired("too old").ErrStatus)
-			time.Sleep(10 * time.Second)
-			synctest.Wait()
-		})
-		equal(t, "30 s, due at the last look", s.count("30 s"), 1)
-		equal(t, "45 s, not due, version "+version, s.count("45 s"), want)
+	for version, want := range map[int]int{1: 0, 2: 1} {
+		play(t, serve(pod("web", 1)), func(t *testing.T, s *scene) {
+			var n times
+			n.handle(t, s, "30 s")
+			n.handle(t, s, "45 s", every(45*time.Second))
+			s.start(t)
+			s.pass(95 * time.Second)
+			n.take()
+			s.replace(pod("web", version))
+			s.expire()
+			s.pass(10 * time.Second)
+			counts := n.take()
+			equal(t, "30 s, due at the last check", counts["30 s"], 1)
+			equal(t, fmt.Sprint("45 s, not due, version ", version), counts["45 s"], want)
+		}, resync(30*time.Second))
 	}
 }
 
 func TestRelistStartsTheLooksAnew(t *testing.T) {
-	resyncs(t, 30*time.Second, func(t *testing.T, s *resyncStory) {
-		s.handle(t, "30 s")
-		s.factory.StartWithContext(t.Context())
-		time.Sleep(50 * time.Second)
-		synctest.Wait()
-		s.server.watch.Error(&apierrors.NewResourceExpired("too old").ErrStatus)
-		time.Sleep(29 * time.Second)
-		synctest.Wait()
-		equal(t, "calls until 79 s: a resync and the relist", s.count("30 s"), 2)
-		time.Sleep(4 * time.Second)
-		synctest.Wait()
-		equal(t, "calls until 83 s", s.count("30 s"), 3)
-	})
+	play(t, serve(pod("web", 1)), func(t *testing.T, s *scene) {
+		var n times
+		n.handle(t, s, "30 s")
+		s.start(t)
+		s.pass(50 * time.Second)
+		s.expire()
+		s.pass(29 * time.Second)
+		equal(t, "calls until 79 s: a resync and the relist", n.take()["30 s"], 2)
+		s.pass(4 * time.Second)
+		equal(t, "calls until 83 s", n.take()["30 s"], 1)
+	}, resync(30*time.Second))
 }
 
 // What the store has is handed out, wrong or right.
 func TestResyncRepairsNothing(t *testing.T) {
-	s := serve(pod("web", "1"))
-	tell(t, s, 30*time.Second, func(t *testing.T, story *story) {
-		s.pods = nil // gone from the server, and no event says so
-		time.Sleep(91 * time.Second)
-		synctest.Wait()
-		equal(t, "resyncs of a pod that is gone", len(story.calls), 4)
-		s.expire()
-		last := story.calls[len(story.calls)-1]
-		if !strings.Contains(last, "Delete web: tombstone: true") {
-			t.Errorf("after a relist: %s", last)
-		}
-	})
+	play(t, serve(pod("web", 1)), func(t *testing.T, s *scene) {
+		s.record(t)
+		s.start(t)
+		s.replace() // gone from the server, and no event says so
+		s.pass(91 * time.Second)
+		equal(t, "an Add, and three resyncs of a pod that is gone", len(s.calls), 4)
+		s.relist()
+		equal(t, "after a relist", s.calls[len(s.calls)-1], "Delete web tombstone=true")
+	}, resync(30*time.Second))
 }
 
 // Handlers are called for each object of the store, in a burst.
 func TestResyncIsABurst(t *testing.T) {
 	var pods []*corev1.Pod
 	for i := range 1000 {
-		pods = append(pods, pod(fmt.Sprint("web-", i), "1"))
+		pods = append(pods, pod(fmt.Sprint("web-", i), 1))
 	}
-	s := serve(pods...)
-	tell(t, s, time.Minute, func(t *testing.T, story *story) {
-		time.Sleep(time.Minute + time.Second)
-		synctest.Wait()
-		resynced := 0
-		for _, call := range story.calls {
-			if strings.HasPrefix(call, " 60 s  Update") {
-				resynced++
-			}
-		}
-		equal(t, "calls at 60 s", resynced, 1000)
-	})
+	play(t, serve(pods...), func(t *testing.T, s *scene) {
+		s.recordInDetail(t)
+		s.start(t)
+		s.pass(time.Minute + time.Second)
+		updates := slices.DeleteFunc(s.calls, func(call string) bool {
+			return !strings.HasPrefix(call, " 60 s  Update")
+		})
+		equal(t, "calls at 60 s", len(updates), 1000)
+	}, resync(time.Minute))
 }

@@ -15,112 +15,85 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/client-go/informers"
 	corev1informers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/cache/synctrack"
 	"k8s.io/client-go/util/workqueue"
-
-	"example.com/informers/internal/outputs"
 )
 
-// A syncedScene has three pods, on a server that takes 50 ms for an answer. All is in a bubble:
-// the times are exact.
-type syncedScene struct {
-	client  *fake.Clientset
-	factory informers.SharedInformerFactory
-	pods    corev1informers.PodIndexInformer
-	began   time.Time
-	out     strings.Builder
-}
-
-// syncedStory runs a story in a bubble, and holds the page to what it prints.
-func syncedStory(t *testing.T, tell func(t *testing.T, s *syncedScene)) {
+// synced plays with three pods, on a server that takes 50 ms for an answer, and compares the page
+// with what is printed. A line begins with the time.
+func synced(
+	t *testing.T, act func(t *testing.T, s *scene, printf func(format string, args ...any)),
+	reactions ...clienttesting.ReactionFunc,
+) {
 	t.Helper()
-	s := &syncedScene{}
-	synctest.Test(t, func(t *testing.T) {
-		s.began = time.Now()
-		s.client = fake.NewClientset(pod("a", "1"), pod("b", "1"), pod("c", "1"))
-		s.client.PrependReactor("list", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
-			time.Sleep(50 * time.Millisecond)
-			return false, nil, nil
-		})
-		s.factory = informers.NewSharedInformerFactory(s.client, 0)
-		s.pods = s.factory.Core().V1().Pods().TypedInformer()
-		t.Cleanup(s.factory.Shutdown) // the test's context has ended then
-		tell(t, s)
+	var out strings.Builder
+	client := fake.NewClientset(pod("a", 1), pod("b", 1), pod("c", 1))
+	client.PrependReactor("list", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
+		time.Sleep(50 * time.Millisecond)
+		return false, nil, nil
 	})
-	outputs.Shown(t, root, s.out.String(), *update)
+	for _, reaction := range reactions {
+		client.PrependReactor("list", "pods", reaction)
+	}
+	playWith(t, client, func(t *testing.T, s *scene) {
+		t.Cleanup(s.factory.Shutdown) // the test's context is canceled then
+		act(t, s, func(format string, args ...any) {
+			fmt.Fprintf(&out, "%6s  %s\n", time.Since(s.began), fmt.Sprintf(format, args...))
+		})
+	})
+	shown(t, out.String())
 }
-
-// printf prints a line, with the time since the story began.
-func (s *syncedScene) printf(format string, args ...any) {
-	fmt.Fprintf(&s.out, "%6s  %s\n", time.Since(s.began), fmt.Sprintf(format, args...))
-}
-
-func (s *syncedScene) stored() int { return len(s.pods.GetStore().ListKeys()) }
 
 func TestSyncedNobodyWaits(t *testing.T) {
-	syncedStory(t, func(t *testing.T, s *syncedScene) {
-		lister := s.factory.Core().V1().Pods().Lister()
+	synced(t, func(t *testing.T, s *scene, printf func(string, ...any)) {
+		lister := s.lister
 
 		// wrong: the store fills in the background
 		s.factory.StartWithContext(t.Context())
 		pods, err := lister.List(labels.Everything())
 
-		s.printf("lister: %d pods, error %v", len(pods), err)
-		equal(t, "pods at once", len(pods), 0)
-		equal(t, "error", err, nil)
+		printf("lister: %d pods, error %v", len(pods), err)
 		s.factory.WaitForCacheSyncWithContext(t.Context())
 		pods, err = lister.List(labels.Everything())
-		s.printf("lister: %d pods, error %v", len(pods), err)
-		equal(t, "pods in the end", len(pods), 3)
+		printf("lister: %d pods, error %v", len(pods), err)
 	})
 }
 
 func TestSyncedStoreIsNotHandlers(t *testing.T) {
-	syncedStory(t, func(t *testing.T, s *syncedScene) {
+	synced(t, func(t *testing.T, s *scene, printf func(string, ...any)) {
 		ctx := t.Context()
 		var handled atomic.Int32
-		handler, err := s.pods.AddTypedEventHandler(corev1informers.PodHandlerFuncs{
+		handler := s.handle(t, corev1informers.PodHandlerFuncs{
 			AddFunc: func(*corev1.Pod) {
 				time.Sleep(time.Second) // a slow handler
 				handled.Add(1)
 			},
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
 
 		// wrong: the store is filled, the handler has seen nothing yet
 		s.factory.StartWithContext(ctx)
 		result := s.factory.WaitForCacheSyncWithContext(ctx)
 
-		s.printf("factory's wait: error %v, %d pods in the store", result.Err, s.stored())
-		s.printf("handler has finished %d pods", handled.Load())
-		s.printf("informer synced: %t, handler synced: %t", s.pods.HasSynced(), handler.HasSynced())
-		equal(t, "stored", s.stored(), 3)
-		equal(t, "handled", handled.Load(), 0)
-		equal(t, "informer synced", s.pods.HasSynced(), true)
-		equal(t, "handler synced", handler.HasSynced(), false)
+		printf("factory's wait: error %v, %d pods in the store", result.Err, len(s.keys()))
+		printf("handler has finished %d pods", handled.Load())
+		printf("informer synced: %t, handler synced: %t", s.pods.HasSynced(), handler.HasSynced())
 	})
 }
 
 func TestSyncedRightWay(t *testing.T) {
-	syncedStory(t, func(t *testing.T, s *syncedScene) {
+	synced(t, func(t *testing.T, s *scene, printf func(string, ...any)) {
 		ctx := t.Context()
 		var handled atomic.Int32
-		handler, err := s.pods.AddTypedEventHandler(corev1informers.PodHandlerFuncs{
+		handler := s.handle(t, corev1informers.PodHandlerFuncs{
 			AddFunc: func(*corev1.Pod) {
 				time.Sleep(time.Second)
 				handled.Add(1)
 			},
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
 		s.factory.StartWithContext(ctx)
 
 		// right: ask the registration
@@ -128,43 +101,35 @@ func TestSyncedRightWay(t *testing.T) {
 			t.Fatal(context.Cause(ctx))
 		}
 
-		s.printf("handler has finished %d pods", handled.Load())
-		s.printf("informer synced: %t, handler synced: %t", s.pods.HasSynced(), handler.HasSynced())
-		equal(t, "handled", handled.Load(), 3)
-		equal(t, "informer synced", s.pods.HasSynced(), true)
-		equal(t, "handler synced", handler.HasSynced(), true)
+		printf("handler has finished %d pods", handled.Load())
+		printf("informer synced: %t, handler synced: %t", s.pods.HasSynced(), handler.HasSynced())
 	})
 }
 
 func TestSyncedHandlersDiffer(t *testing.T) {
-	syncedStory(t, func(t *testing.T, s *syncedScene) {
+	synced(t, func(t *testing.T, s *scene, printf func(string, ...any)) {
 		add := func(busy time.Duration) cache.ResourceEventHandlerRegistration {
-			handler, err := s.pods.AddTypedEventHandler(corev1informers.PodHandlerFuncs{
+			return s.handle(t, corev1informers.PodHandlerFuncs{
 				AddFunc: func(*corev1.Pod) { time.Sleep(busy) },
 			})
-			if err != nil {
-				t.Fatal(err)
-			}
-			return handler
 		}
 		fast, slow := add(time.Millisecond), add(time.Second)
 		s.factory.StartWithContext(t.Context())
 		cache.WaitFor(t.Context(), "", fast.HasSyncedChecker())
-		s.printf("fast handler synced: %t, slow handler synced: %t", fast.HasSynced(), slow.HasSynced())
-		equal(t, "fast first", slow.HasSynced(), false)
+		printf("fast handler synced: %t, slow handler synced: %t", fast.HasSynced(), slow.HasSynced())
 		cache.WaitFor(t.Context(), "", slow.HasSyncedChecker())
-		s.printf("fast handler synced: %t, slow handler synced: %t", fast.HasSynced(), slow.HasSynced())
+		printf("fast handler synced: %t, slow handler synced: %t", fast.HasSynced(), slow.HasSynced())
 	})
 }
 
 func TestSyncedLateHandler(t *testing.T) {
-	syncedStory(t, func(t *testing.T, s *syncedScene) {
+	synced(t, func(t *testing.T, s *scene, printf func(string, ...any)) {
 		ctx := t.Context()
 		s.factory.StartWithContext(ctx)
 		s.factory.WaitForCacheSyncWithContext(ctx)
-		s.printf("store synced, %d pods; a handler is added", s.stored())
+		printf("store synced, %d pods; a handler is added", len(s.keys()))
 		var initial atomic.Int32
-		handler, err := s.pods.AddTypedEventHandler(corev1informers.PodDetailedHandlerFuncs{
+		handler := s.handle(t, corev1informers.PodDetailedHandlerFuncs{
 			AddFunc: func(pod *corev1.Pod, isInInitialList bool) {
 				time.Sleep(time.Second)
 				if isInInitialList {
@@ -172,15 +137,9 @@ func TestSyncedLateHandler(t *testing.T) {
 				}
 			},
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.printf("informer synced: %t, handler synced: %t", s.pods.HasSynced(), handler.HasSynced())
-		equal(t, "informer synced", s.pods.HasSynced(), true)
-		equal(t, "handler synced", handler.HasSynced(), false)
+		printf("informer synced: %t, handler synced: %t", s.pods.HasSynced(), handler.HasSynced())
 		cache.WaitFor(ctx, "", handler.HasSyncedChecker())
-		s.printf("handler synced: %t, %d Adds with isInInitialList", handler.HasSynced(), initial.Load())
-		equal(t, "initial Adds", initial.Load(), 3)
+		printf("handler synced: %t, %d Adds with isInInitialList", handler.HasSynced(), initial.Load())
 	})
 }
 
@@ -217,7 +176,7 @@ func (w *syncedWorker) run(finished func(cache.ObjectName)) {
 }
 
 func TestSyncedHandlerIsNotWork(t *testing.T) {
-	syncedStory(t, func(t *testing.T, s *syncedScene) {
+	synced(t, func(t *testing.T, s *scene, printf func(string, ...any)) {
 		ctx, worker := t.Context(), newSyncedWorker()
 		defer worker.stop()
 
@@ -232,13 +191,12 @@ func TestSyncedHandlerIsNotWork(t *testing.T) {
 		s.factory.StartWithContext(ctx)
 		cache.WaitFor(ctx, "", handler.HasSyncedChecker())
 
-		s.printf("handler synced: %t, work done for %d of 3 pods", handler.HasSynced(), worker.done.Load())
-		equal(t, "work", worker.done.Load(), 0)
+		printf("handler synced: %t, work done for %d of 3 pods", handler.HasSynced(), worker.done.Load())
 	})
 }
 
 func TestSyncedWorkIsDone(t *testing.T) {
-	syncedStory(t, func(t *testing.T, s *syncedScene) {
+	synced(t, func(t *testing.T, s *scene, printf func(string, ...any)) {
 		ctx, worker := t.Context(), newSyncedWorker()
 		defer worker.stop()
 
@@ -261,64 +219,49 @@ func TestSyncedWorkIsDone(t *testing.T) {
 		work.UpstreamHasSynced()
 		cache.WaitFor(ctx, "", work)
 
-		s.printf("work done for %d of 3 pods", worker.done.Load())
-		equal(t, "work", worker.done.Load(), 3)
+		printf("work done for %d of 3 pods", worker.done.Load())
 	})
 }
 
 func TestSyncedWaitReturnsContextCause(t *testing.T) {
-	syncedStory(t, func(t *testing.T, s *syncedScene) {
-		s.client.PrependReactor("list", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
-			err := errors.New("you may not list pods")
-			return true, nil, apierrors.NewForbidden(corev1.Resource("pods"), "", err)
-		})
-		var last atomic.Pointer[error]
-		err := s.pods.SetWatchErrorHandlerWithContext(
-			func(_ context.Context, _ *cache.Reflector, err error) { last.Store(&err) })
-		if err != nil {
-			t.Fatal(err)
-		}
-
+	synced(t, func(t *testing.T, s *scene, printf func(string, ...any)) {
 		// the error of the wait is the cause of its context, and nothing else
 		ctx, cancel := context.WithTimeoutCause(t.Context(), 10*time.Second,
 			errors.New("ten seconds are over"))
 		defer cancel()
 		s.factory.StartWithContext(ctx)
-		err = s.factory.WaitForCacheSyncWithContext(ctx).AsError()
+		err := s.factory.WaitForCacheSyncWithContext(ctx).AsError()
 
-		s.printf("wait:  %v", err)
-		s.printf("watch: %v", errors.Unwrap(*last.Load()))
-		equal(t, "cause", errors.Is(err, context.Cause(ctx)), true)
-		equal(t, "reason in the wait's error", apierrors.IsForbidden(err), false)
-		equal(t, "reason in the watch's error", apierrors.IsForbidden(*last.Load()), true)
+		synctest.Wait()
+		printf("wait:  %v", err)
+		printf("watch: %v", errors.Unwrap(s.told[len(s.told)-1]))
+	}, func(clienttesting.Action) (bool, runtime.Object, error) {
+		err := errors.New("you may not list pods")
+		return true, nil, apierrors.NewForbidden(corev1.Resource("pods"), "", err)
 	})
 }
 
 // A look every 100 ms made the old wait come after quick handlers, by accident.
 func TestSyncedPollIsLate(t *testing.T) {
-	syncedStory(t, func(t *testing.T, s *syncedScene) {
+	synced(t, func(t *testing.T, s *scene, printf func(string, ...any)) {
 		ctx := t.Context()
 		var handled atomic.Int32
-		if _, err := s.pods.AddTypedEventHandler(corev1informers.PodHandlerFuncs{
+		s.handle(t, corev1informers.PodHandlerFuncs{
 			AddFunc: func(*corev1.Pod) {
 				time.Sleep(time.Millisecond)
 				handled.Add(1)
 			},
-		}); err != nil {
-			t.Fatal(err)
-		}
+		})
 		s.factory.StartWithContext(ctx)
 		channel := make(chan struct{})
 		go func() {
 			defer close(channel)
 			s.factory.WaitForCacheSyncWithContext(ctx)
-			s.printf("wait by channel: handler has finished %d pods", handled.Load())
-			equal(t, "by channel", handled.Load(), 0)
+			printf("wait by channel: handler has finished %d pods", handled.Load())
 		}()
 		//nolint:forbidigo // the old way is what is measured
 		cache.WaitForCacheSync(ctx.Done(), s.pods.HasSynced)
 		<-channel
-		s.printf("wait by polling: handler has finished %d pods", handled.Load())
-		equal(t, "by polling", handled.Load(), 3)
+		printf("wait by polling: handler has finished %d pods", handled.Load())
 	})
 }

@@ -5,14 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"reflect"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -26,17 +24,20 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/version"
 	applycorev1 "k8s.io/client-go/applyconfigurations/core/v1"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/dynamic/dynamicinformer"
 	"k8s.io/client-go/informers"
 	corev1informers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
 	listerscorev1 "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/metadata/metadatainformer"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/klog/v2"
-	"k8s.io/klog/v2/ktesting"
 )
 
 // What docs/older-code.md shows as today's form, next to the old one of docs/older.
@@ -231,9 +232,9 @@ func TestTodayStopEndsOnBothSignals(t *testing.T) {
 // TestTodayInformer has today's forms of one informer in one run, with a delete that was missed.
 func TestTodayInformer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		server := serve(pod("web", "1"))
+		server := serve(pod("web", 90))
 		ctx, cancel := context.WithCancel(t.Context())
-		factory := todayFactory(server)
+		factory := todayFactory(kubernetes.NewForConfigOrDie(server.config()))
 		pods := todayInformer(factory)
 		equal(t, "set watch error handler", todayOnWatchError(pods), nil)
 		var calls []string
@@ -242,13 +243,17 @@ func TestTodayInformer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		canceled, end := context.WithCancel(t.Context())
+		end()
+		equal(t, "wait", errors.Is(todayWait(canceled, handler), context.Canceled), true)
 		equal(t, "start", todayStart(ctx, factory), nil)
 		equal(t, "wait", todayWait(ctx, handler), nil)
-		equal(t, "calls", calls, []string{"added web"})
-		synctest.Wait() // until the watch is open
-		server.pods = nil
+		equal(t, "calls", calls, "[added web]")
+		server.replace()
 		server.expire()
-		equal(t, "calls", calls, []string{"added web", "deleted web"})
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		equal(t, "calls", calls, "[added web deleted web]")
 
 		equal(t, "watch error handler after the start", todayOnWatchError(pods) != nil, true)
 		todayShutdown(cancel, factory)
@@ -257,84 +262,34 @@ func TestTodayInformer(t *testing.T) {
 	})
 }
 
-func TestTodayWaitEndsWithItsContext(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
-	pods := todayInformer(todayFactory(fake.NewClientset()))
-	handler, err := todayAddHandlers(pods, corev1informers.PodHandlerFuncs{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	cancel() // before the informer has started
-	equal(t, "wait", errors.Is(todayWait(ctx, handler), context.Canceled), true)
-}
-
-func TestShutdownWaitsForHandlers(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithCancel(t.Context())
-		factory := todayFactory(fake.NewClientset(pod("web", "1")))
-		done := false
-		_, err := todayAddHandlers(todayInformer(factory), corev1informers.PodHandlerFuncs{
-			AddFunc: func(*corev1.Pod) {
-				time.Sleep(time.Minute)
-				done = true
-			},
-		})
-		equal(t, "add handlers", err, nil)
-		equal(t, "start", todayStart(ctx, factory), nil)
-		synctest.Wait()
-		todayShutdown(cancel, factory)
-		equal(t, "the handler has returned", done, true)
-	})
-}
-
-func TestTodayLister(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithCancel(t.Context())
-		factory := todayFactory(fake.NewClientset(pod("web", "1")))
-		lister, err := todayLister(ctx, factory)
-		equal(t, "error", err, nil)
-		pods, err := lister.List(labels.Everything())
-		equal(t, "error", err, nil)
-		equal(t, "pods", len(pods), 1)
-		todayShutdown(cancel, factory)
-	})
-}
-
 func TestTodayRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		pods := todayInformer(todayFactory(fake.NewClientset(pod("web", "1"))))
-		todayRun(ctx, pods)
-		equal(t, "synced", cache.WaitFor(ctx, "", pods.HasSyncedChecker()), true)
-		cancel()
-		synctest.Wait()
-		equal(t, "stopped", pods.IsStopped(), true)
-	})
-}
+		client := fake.NewClientset(pod("web", 1))
+		factory, run := todayFactory(client), todayInformer(todayFactory(client))
+		lister, err := todayLister(ctx, factory)
+		equal(t, "lister", err, nil)
+		pods, err := lister.List(labels.Everything())
+		equal(t, "list", err, nil)
+		equal(t, "pods", len(pods), 1)
+		todayRun(ctx, run)
+		equal(t, "run", cache.WaitFor(ctx, "", run.HasSyncedChecker()), true)
 
-func TestTodayFiltered(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithCancel(t.Context())
-		client := fake.NewClientset()
-		factory := todayFiltered(client)
-		todayInformer(factory)
-		equal(t, "start", todayStart(ctx, factory), nil)
+		client.ClearActions()
+		filtered := todayFiltered(client)
+		todayInformer(filtered)
+		equal(t, "filtered", todayStart(ctx, filtered), nil)
 		equal(t, "namespace", client.Actions()[0].GetNamespace(), "default")
-		todayShutdown(cancel, factory)
-	})
-}
 
-func TestTodaySkipResync(t *testing.T) {
-	handled := 0
-	handlers := todaySkipResync(func(*corev1.Pod) { handled++ })
-	handlers.OnUpdate(pod("web", "1"), pod("web", "1"))
-	equal(t, "after a resync", handled, 0)
-	handlers.OnUpdate(pod("web", "1"), pod("web", "2"))
-	equal(t, "after a write", handled, 1)
+		todayShutdown(cancel, factory)
+		todayShutdown(cancel, filtered)
+		synctest.Wait()
+		equal(t, "stopped", run.IsStopped(), true)
+	})
 }
 
 func TestTodayForms(t *testing.T) {
-	web := pod("web", "1")
+	web := pod("web", 1)
 	equal(t, "labels of the copy", todayLabel(web).Labels["test"], "test")
 	equal(t, "labels of the original", len(web.Labels), 0)
 
@@ -352,6 +307,13 @@ func TestTodayForms(t *testing.T) {
 	gone := apierrors.NewNotFound(corev1.Resource("pods"), "web")
 	equal(t, "a wrapped error", todayIsGone(fmt.Errorf("sync: %w", gone)), true)
 
+	handled := 0
+	handlers := todaySkipResync(func(*corev1.Pod) { handled++ })
+	handlers.OnUpdate(web, pod("web", 1))
+	equal(t, "after a resync", handled, 0)
+	handlers.OnUpdate(web, pod("web", 2))
+	equal(t, "after a write", handled, 1)
+
 	pods, err := todayList(t.Context(), fake.NewClientset(web))
 	equal(t, "list", err, nil)
 	equal(t, "pods", len(pods.Items), 1)
@@ -365,33 +327,28 @@ func TestTodayPollEndsWithItsContextOrAnError(t *testing.T) {
 		begin := time.Now()
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
-		err := todayPoll(ctx, fake.NewClientset(pod("web", "1")))
+		err := todayPoll(ctx, fake.NewClientset(pod("web", 1)))
 		equal(t, "error", errors.Is(err, context.DeadlineExceeded), true)
 		equal(t, "waited", time.Since(begin), 5*time.Second)
 
 		err = todayPoll(t.Context(), fake.NewClientset())
 		equal(t, "without a pod", apierrors.IsNotFound(err), true)
 		equal(t, "waited", time.Since(begin), 5*time.Second)
-	})
-}
 
-func TestTodayEvery(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithTimeout(t.Context(), 25*time.Second)
-		defer cancel()
 		runs := 0
-		todayEvery(ctx, func(context.Context) { runs++ })
+		every, end := context.WithTimeout(t.Context(), 25*time.Second)
+		defer end()
+		todayEvery(every, func(context.Context) { runs++ })
 		equal(t, "runs", runs, 3)
 	})
 }
 
 func TestLogsGoToTheLoggerOfTheContext(t *testing.T) {
-	logger := ktesting.NewLogger(t, ktesting.NewConfig(ktesting.Verbosity(2), ktesting.BufferLogs(true)))
-	ctx := klog.NewContext(t.Context(), logger)
+	ctx, logged := logs(t, 2)
 	todayLog(ctx, 3)
 	todayReport(ctx, errors.New("conflict"), cache.NewObjectName("default", "web"))
 	utilruntime.HandleError(errors.New("without a context"))
-	log := logger.GetSink().(ktesting.Underlier).GetBuffer().String()
+	log := logged.String()
 	for text, want := range map[string]bool{
 		"pods=3": true, `err="conflict"`: true, `pod="default/web"`: true, "without a context": false,
 	} {
@@ -411,21 +368,16 @@ func TestOnlyNewFakeApplies(t *testing.T) {
 }
 
 func TestServerVersionEndsWithItsContext(t *testing.T) {
-	var asked atomic.Int32
 	ctx, cancel := context.WithCancel(t.Context())
-	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		asked.Add(1)
+	s := serve()
+	s.fail(func(request) error {
 		cancel()
-		<-r.Context().Done() // no answer
-	}))
-	defer server.Close()
-	client, err := kubernetes.NewForConfig(&rest.Config{Host: server.URL})
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = todayVersion(ctx, client)
+		<-ctx.Done() // no answer
+		return ctx.Err()
+	})
+	_, err := todayVersion(ctx, kubernetes.NewForConfigOrDie(s.config()))
 	equal(t, "error", errors.Is(err, context.Canceled), true)
-	equal(t, "requests", asked.Load(), 1)
+	equal(t, "requests", len(s.seen()), 1)
 }
 
 // The old way takes the whole of KUBECONFIG for the name of one file.
@@ -448,5 +400,73 @@ func TestConfigOfSeveralFiles(t *testing.T) {
 	//nolint:forbidigo // the old way is what is measured
 	if _, err := clientcmd.BuildConfigFromFlags("", os.Getenv("KUBECONFIG")); err == nil {
 		t.Error("the old way found a server, too")
+	}
+}
+
+func dynamicStart(
+	ctx context.Context, client dynamic.Interface,
+) (dynamicinformer.DynamicSharedInformerFactory, cache.GenericLister, error) {
+	factory := dynamicinformer.NewDynamicSharedInformerFactory(client, 0)
+	pods := factory.ForResource(corev1.SchemeGroupVersion.WithResource("pods"))
+	lister := pods.Lister() // before the start
+	factory.Start(ctx.Done())
+	for resource, synced := range factory.WaitForCacheSync(ctx.Done()) {
+		if !synced {
+			return nil, nil, fmt.Errorf("sync %s: %w", resource, context.Cause(ctx))
+		}
+	}
+	return factory, lister, nil
+}
+
+func metadataStart(
+	ctx context.Context, client metadata.Interface,
+) (metadatainformer.SharedInformerFactory, cache.GenericLister, error) {
+	factory := metadatainformer.NewSharedInformerFactory(client, 0)
+	pods := factory.ForResource(corev1.SchemeGroupVersion.WithResource("pods"))
+	lister := pods.Lister()
+	factory.Start(ctx.Done())
+	for resource, synced := range factory.WaitForCacheSync(ctx.Done()) {
+		if !synced {
+			return nil, nil, fmt.Errorf("sync %s: %w", resource, context.Cause(ctx))
+		}
+	}
+	return factory, lister, nil
+}
+
+// This test fails when a new client-go gives these interfaces the forms with a context.
+func TestDynamicAndMetadataFactoriesHaveNoContext(t *testing.T) {
+	for _, factory := range []reflect.Type{
+		reflect.TypeFor[dynamicinformer.DynamicSharedInformerFactory](),
+		reflect.TypeFor[metadatainformer.SharedInformerFactory](),
+	} {
+		for _, method := range []string{"StartWithContext", "WaitForCacheSyncWithContext"} {
+			_, ok := factory.MethodByName(method)
+			equal(t, factory.String()+" has "+method, ok, false)
+		}
+	}
+	config := serve(pod("web", 90)).config()
+	for name, start := range map[string]func(context.Context) (untyped, cache.GenericLister, error){
+		"dynamic": func(ctx context.Context) (untyped, cache.GenericLister, error) {
+			return dynamicStart(ctx, dynamic.NewForConfigOrDie(config))
+		},
+		"metadata": func(ctx context.Context) (untyped, cache.GenericLister, error) {
+			return metadataStart(ctx, metadata.NewForConfigOrDie(config))
+		},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			factory, lister, err := start(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(factory.Shutdown)
+			pods, err := lister.List(labels.Everything())
+			equal(t, name+": error", err, nil)
+			equal(t, name+": pods", len(pods), 1)
+
+			broken, fail := context.WithCancelCause(t.Context())
+			fail(errors.New("no time"))
+			_, _, err = start(broken)
+			equal(t, name+": the wait has no error", err, "sync /v1, Resource=pods: no time")
+		})
 	}
 }
