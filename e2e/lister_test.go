@@ -23,7 +23,7 @@ func TestLister(t *testing.T) {
 		})).
 		Assess("counts from the cache, then a write of its own, then the cache has it", step(func(t *testing.T) {
 			s.awaitLine(t, "the lister has read it")
-			s.awaitStep(t, updated(s.key("web"), "").Within(timeout))
+			s.awaitStep(t, updated(s.key("web"), ""), timeout)
 			s.interrupt(t)
 			s.story(t)
 			s.match(t, logmatch.Sequence{

@@ -69,15 +69,15 @@ func runChapters(t *testing.T) {
 	s.awaitReady(t, "nginx")
 	s.delete(t, "nginx")
 	for _, chapter := range []string{"03-handlers", "04-sync"} {
-		running[chapter].awaitStep(t, deleted(s.key("nginx"), ".*").Within(timeout))
+		running[chapter].awaitStep(t, deleted(s.key("nginx"), ".*"), timeout)
 		running[chapter].interrupt(t)
 	}
-	running["05-resync"].awaitStep(t, updated(s.key("web"), ": resync, .*").Within(timeout))
+	running["05-resync"].awaitStep(t, updated(s.key("web"), ": resync, .*"), timeout)
 	running["05-resync"].interrupt(t)
 	// After those before: the kubelet may answer a write to web with its own write.
 	lister := begin("06-lister", "--annotate", "web")
 	lister.awaitLine(t, "the lister has read it")
-	lister.awaitStep(t, updated(s.key("web"), "").Within(timeout))
+	lister.awaitStep(t, updated(s.key("web"), ""), timeout)
 	lister.interrupt(t)
 	for _, chapter := range []string{"07-workqueue", "08-testing"} {
 		on := begin(chapter)

@@ -3,6 +3,7 @@ package e2e
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -66,7 +67,6 @@ func (s *scene) await(t *testing.T, q logmatch.Sequence) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*timeout)
 	defer cancel()
-	q.Since = s.chapter.Started
 	if err := q.Await(ctx, s.chapter); err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +75,6 @@ func (s *scene) await(t *testing.T, q logmatch.Sequence) {
 // match holds all that the chapter printed to a sequence.
 func (s *scene) match(t *testing.T, q logmatch.Sequence) {
 	t.Helper()
-	q.Since = s.chapter.Started
 	if err := q.Match(s.chapter.Log()); err != nil {
 		t.Error(err)
 	}
@@ -197,20 +196,22 @@ func (s *scene) awaitGone(t *testing.T, name string) {
 // awaitAdd waits for the Add of a pod, whatever else is printed.
 func (s *scene) awaitAdd(t *testing.T, name string, limit time.Duration) {
 	t.Helper()
-	s.awaitStep(t, added(s.key(name), ".*").Within(limit))
+	s.awaitStep(t, added(s.key(name), ".*"), limit)
 }
 
 // awaitLine waits for a line, whatever else is printed.
 func (s *scene) awaitLine(t *testing.T, text string) {
 	t.Helper()
-	s.awaitStep(t, logmatch.Exactly(text).Within(timeout))
+	s.awaitStep(t, logmatch.Exactly(text), timeout)
 }
 
-func (s *scene) awaitStep(t *testing.T, step logmatch.Step) {
+func (s *scene) awaitStep(t *testing.T, step logmatch.Step, limit time.Duration) {
 	t.Helper()
+	ctx, cancel := context.WithTimeoutCause(t.Context(), limit, fmt.Errorf("not within %s", limit))
+	defer cancel()
 	anything := logmatch.Like("anything", ".*").AnyNumber()
-	q := logmatch.Sequence{Steps: []logmatch.Step{anything, step}, Since: time.Now()}
-	if err := q.Await(t.Context(), s.chapter); err != nil {
+	q := logmatch.Sequence{Steps: []logmatch.Step{anything, step}}
+	if err := q.Await(ctx, s.chapter); err != nil {
 		t.Fatal(err)
 	}
 }
