@@ -95,7 +95,8 @@ func (s *scene) control(t *testing.T, chapter string) {
 func (s *scene) sees(t *testing.T, names ...string) {
 	t.Helper()
 	for _, name := range names {
-		s.awaitStep(t, logmatch.Like("a look at "+name, regexp.QuoteMeta(s.key(name))+` is to be deleted in \S+`), timeout)
+		look := logmatch.Like("a look at "+name, regexp.QuoteMeta(s.key(name))+` is to be deleted in \S+`)
+		s.awaitStep(t, look, timeout)
 	}
 }
 
@@ -111,7 +112,8 @@ func (s *scene) deletions(name string) (at []time.Time) {
 
 func (s *scene) awaitDeletion(t *testing.T, name string) {
 	t.Helper()
-	s.awaitStep(t, logmatch.Like("deletion of "+name, regexp.QuoteMeta(s.key(name))+` is deleted: its \S+ are over`), 2*timeout)
+	deletion := logmatch.Like("deletion of "+name, regexp.QuoteMeta(s.key(name))+` is deleted: its \S+ are over`)
+	s.awaitStep(t, deletion, 2*timeout)
 }
 
 // inTime: deleted once, not before its time was over, and sooner than a failed delete is

@@ -3,6 +3,7 @@ package e2e
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -66,7 +67,6 @@ func (s *scene) await(t *testing.T, q logmatch.Sequence) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*timeout)
 	defer cancel()
-	q.Since = s.chapter.Started
 	if err := q.Await(ctx, s.chapter); err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +75,6 @@ func (s *scene) await(t *testing.T, q logmatch.Sequence) {
 // match holds all that the chapter printed to a sequence.
 func (s *scene) match(t *testing.T, q logmatch.Sequence) {
 	t.Helper()
-	q.Since = s.chapter.Started
 	if err := q.Match(s.chapter.Log()); err != nil {
 		t.Error(err)
 	}
@@ -208,10 +207,10 @@ func (s *scene) awaitLine(t *testing.T, text string) {
 
 func (s *scene) awaitStep(t *testing.T, step logmatch.Step, limit time.Duration) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	ctx, cancel := context.WithTimeoutCause(t.Context(), limit, fmt.Errorf("not within %s", limit))
 	defer cancel()
 	anything := logmatch.Like("anything", ".*").AnyNumber()
-	q := logmatch.Sequence{Steps: []logmatch.Step{anything, step}, Since: s.chapter.Started}
+	q := logmatch.Sequence{Steps: []logmatch.Step{anything, step}}
 	if err := q.Await(ctx, s.chapter); err != nil {
 		t.Fatal(err)
 	}

@@ -1,9 +1,9 @@
 package program
 
 import (
-	"errors"
 	"fmt"
 	"os/exec"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -65,7 +65,7 @@ func TestAwait(t *testing.T) {
 	p := shell(t, `echo one; read line; echo two; exit 3`)
 	one, two, three := logmatch.Exactly("one"), logmatch.Exactly("two"), logmatch.Exactly("three")
 	err := logmatch.Sequence{Steps: []logmatch.Step{one, two, three}}.Await(t.Context(), p)
-	if mismatch := (*logmatch.Mismatch)(nil); !errors.As(err, &mismatch) || mismatch.Reason != "the program ended before three" {
+	if err == nil || !strings.HasPrefix(err.Error(), "the program ended before three\n") {
 		t.Errorf("got %v", err)
 	}
 	// A signal to a program that has exited is not a failure: it may exit by itself.
