@@ -478,31 +478,6 @@ func TestAPIOnly(t *testing.T) {
 	u.fails("it was created without --api-only; ", up...)
 }
 
-// TestCleanLeavesRuns: the folder runs is the only record of which kind clusters belong
-// to the demo and the e2e suite.
-func TestCleanLeavesRuns(t *testing.T) {
-	u := newUser(t)
-	root := u.cluster("").root
-	lock := filepath.Join(root, "runs", "informers-e2e-x7k2p", "kind.lock")
-	if err := errors.Join(os.MkdirAll(filepath.Dir(lock), 0o700), os.WriteFile(lock, nil, 0o600)); err != nil {
-		t.Fatal(err)
-	}
-	u.ok("clean")
-	if entries, err := os.ReadDir(root); err != nil || len(entries) != 1 || entries[0].Name() != "runs" {
-		t.Errorf("clean leaves %v, %v; want only runs", entries, err)
-	}
-	if _, err := os.Stat(lock); err != nil {
-		t.Error(err)
-	}
-	if err := os.RemoveAll(filepath.Dir(lock)); err != nil {
-		t.Fatal(err)
-	}
-	u.ok("clean")
-	if _, err := os.Stat(root); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("clean leaves %s: %v", root, err)
-	}
-}
-
 func TestStrangerBehindPIDFile(t *testing.T) {
 	u := newUser(t)
 	export := u.ok("up")

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -55,11 +54,10 @@ type Cluster struct {
 	Env        []string // the environment for kubectl: KUBECONFIG and PATH
 	Nginx      string   // an nginx image that its nodes have, or can pull
 
-	dir   string   // all files of this run
-	lock  *os.File // locked while a cluster that Open created exists
-	keep  bool
-	log   io.Writer
-	local string // folder of the local cluster's files
+	dir  string   // all files of this run
+	lock *os.File // on dir, while a cluster that Open created exists
+	keep bool
+	log  io.Writer
 }
 
 // Open creates a cluster, or finds the current one. Before it creates one, it removes
@@ -69,7 +67,7 @@ type Cluster struct {
 // Open reads the user's kubeconfig only for current, and never writes it.
 // KIND_NODE_IMAGE and NGINX_IMAGE in the environment replace kind's own image and
 // nginx:1.22.
-func Open(ctx context.Context, o Options) (_ *Cluster, err error) {
+func Open(ctx context.Context, o Options) (*Cluster, error) {
 	c := &Cluster{Which: o.Which, Nginx: env("NGINX_IMAGE", nginxImage), keep: o.Keep, log: o.Log}
 	if c.log == nil {
 		c.log = io.Discard
@@ -87,71 +85,71 @@ func Open(ctx context.Context, o Options) (_ *Cluster, err error) {
 	}
 	fmt.Fprintf(c.log, "cluster: %s (%s)\n", c.Which, why)
 
-	defer func() {
-		if err != nil {
-			if ctx.Err() != nil {
-				err = context.Cause(ctx)
-			}
-			c.keep = false
-			err = errors.Join(fmt.Errorf("%s cluster: %w", c.Which, err), c.Close(context.WithoutCancel(ctx)))
-		}
-	}()
-	if o.Which == "kind" { // auto has checked already
-		if err := kindMisses(ctx, c.log); err != nil {
-			return nil, err
-		}
-	}
-	path := os.Getenv("PATH")
-	if c.Which == "current" {
-		err = c.openCurrent(o)
-	} else {
-		if err := Sweep(ctx, c.Which, "", c.log); err != nil {
-			fmt.Fprintln(c.log, oneLine(err))
-		}
-		c.Name = o.Prefix + "-" + rand.String(5)
-		if err := c.begin(); err != nil {
-			return nil, err
-		}
-		if c.Which == "kind" {
-			err = c.openKind(ctx)
-		} else {
-			path, err = c.openLocal(ctx)
-		}
-	}
+	path, err := c.open(ctx, o)
 	if err != nil {
-		return nil, err
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		c.keep = false
+		return nil, errors.Join(fmt.Errorf("%s cluster: %w", c.Which, err), c.Close(context.WithoutCancel(ctx)))
 	}
 	c.Env = append(os.Environ(), "KUBECONFIG="+c.Kubeconfig, "PATH="+path)
 	return c, nil
 }
 
-// Close takes down what Open started. If it fails, the next Close, Open or Sweep
-// tries again. After a Close that succeeds, another one does nothing.
-func (c *Cluster) Close(ctx context.Context) error {
-	if c.lock == nil {
-		return os.RemoveAll(c.dir)
+// open returns the PATH for kubectl.
+func (c *Cluster) open(ctx context.Context, o Options) (path string, err error) {
+	path = os.Getenv("PATH")
+	if c.Which == "current" {
+		return path, c.openCurrent(o)
 	}
-	err := c.takeDown(ctx)
-	_ = c.lock.Close()
+	if o.Which == "kind" { // auto has checked already
+		if err := kindMisses(ctx, c.log); err != nil {
+			return "", err
+		}
+	}
+	if err := Sweep(ctx, c.Which, "", c.log); err != nil {
+		fmt.Fprintln(c.log, oneLine(err))
+	}
+	c.Name = o.Prefix + "-" + rand.String(5)
+	if err := c.begin(); err != nil {
+		return "", err
+	}
+	if c.Which == "kind" {
+		return path, c.createKind(ctx)
+	}
+	return c.createLocal(ctx)
+}
+
+// Close takes down what Open started. If it fails, call it again, or leave it to the
+// next run that calls Open or Sweep. After a Close that succeeds, another one does
+// nothing.
+func (c *Cluster) Close(ctx context.Context) (err error) {
+	switch {
+	case c.dir == "":
+		return nil
+	case c.Which == "current":
+		err = os.RemoveAll(c.dir)
+	case c.keep:
+		err = c.leave()
+	default:
+		err = c.remove(ctx)
+	}
 	if err != nil {
 		return fmt.Errorf("removing the %s cluster %s: %w", c.Which, c.Name, err)
 	}
-	c.lock, c.dir = nil, ""
+	c.dir = ""
+	if c.lock != nil {
+		return c.lock.Close()
+	}
 	return nil
 }
 
-func (c *Cluster) takeDown(ctx context.Context) error {
-	if c.keep {
-		return c.leave()
-	}
-	err := c.lockAgain(ctx)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil // a Sweep has removed it
-	case err == nil && c.Which == "kind":
+func (c *Cluster) remove(ctx context.Context) (err error) {
+	if c.Which == "kind" {
 		err = c.removeKind(ctx)
-	case err == nil:
-		err = c.removeLocal(ctx)
+	} else {
+		err = c.local(ctx, nil, nil, "down")
 	}
 	if err != nil {
 		return err
@@ -188,7 +186,7 @@ func (c *Cluster) Logs(ctx context.Context, dir string) error {
 	case "kind":
 		return c.kind(ctx, "export", "logs", dir, "--name", c.Name)
 	case "local":
-		return os.CopyFS(dir, os.DirFS(filepath.Join(c.local, "logs")))
+		return os.CopyFS(dir, os.DirFS(c.file("logs")))
 	}
 	return fmt.Errorf("the logs of the current cluster: %w", errors.ErrUnsupported)
 }
