@@ -129,32 +129,22 @@ func (c *Cluster) Close(ctx context.Context) (err error) {
 	case c.dir == "":
 		return nil
 	case c.Which == "current":
-		err = os.RemoveAll(c.dir)
 	case c.keep:
 		err = c.leave()
+	case c.Which == "kind":
+		err = c.removeKind(ctx)
 	default:
-		err = c.remove(ctx)
+		err = c.local(ctx, nil, nil, "down")
+	}
+	if err == nil {
+		err = os.RemoveAll(c.dir)
 	}
 	if err != nil {
 		return fmt.Errorf("removing the %s cluster %s: %w", c.Which, c.Name, err)
 	}
 	c.dir = ""
-	if c.lock != nil {
-		return c.lock.Close()
-	}
+	_ = c.lock.Close()
 	return nil
-}
-
-func (c *Cluster) remove(ctx context.Context) (err error) {
-	if c.Which == "kind" {
-		err = c.removeKind(ctx)
-	} else {
-		err = c.local(ctx, nil, nil, "down")
-	}
-	if err != nil {
-		return err
-	}
-	return os.RemoveAll(c.dir)
 }
 
 // Config returns the configuration of a client for the cluster, without a

@@ -62,14 +62,15 @@ func tryLock(dir string) (*os.File, error) {
 	return file, nil
 }
 
-// leave keeps the cluster: after it no Sweep removes the cluster.
+// leave says how to use and remove a cluster that is kept. No Sweep removes it: a kind
+// cluster's folder loses its ending; a local one's files are in cluster/'s own folder.
 func (c *Cluster) leave() error {
 	if c.Which == "local" {
 		fmt.Fprintf(c.log, `the local cluster %s is kept
 use it:    eval "$(go -C cluster run . up --name %[1]s)"
 remove it: go -C cluster run . down --name %[1]s
 `, c.Name)
-		return os.RemoveAll(c.dir) // the cluster's files are in cluster/'s own folder
+		return nil
 	}
 	if err := c.move(filepath.Join(filepath.Dir(c.dir), c.Name)); err != nil {
 		return err
@@ -78,6 +79,7 @@ remove it: go -C cluster run . down --name %[1]s
 use it:    export KUBECONFIG=%q
 remove it: go tool kind delete cluster --name %[1]s && rm -r %[3]q
 `, c.Name, c.Kubeconfig, c.dir)
+	c.dir = "" // Close does not remove it
 	return nil
 }
 
