@@ -68,7 +68,7 @@ type Cluster struct {
 // KIND_NODE_IMAGE and NGINX_IMAGE in the environment replace kind's own image and
 // nginx:1.22.
 func Open(ctx context.Context, o Options) (*Cluster, error) {
-	c := &Cluster{Which: o.Which, Nginx: env("NGINX_IMAGE", nginxImage), keep: o.Keep, log: o.Log}
+	c := &Cluster{Which: o.Which, Env: os.Environ(), Nginx: env("NGINX_IMAGE", nginxImage), keep: o.Keep, log: o.Log}
 	if c.log == nil {
 		c.log = io.Discard
 	}
@@ -85,27 +85,24 @@ func Open(ctx context.Context, o Options) (*Cluster, error) {
 	}
 	fmt.Fprintf(c.log, "cluster: %s (%s)\n", c.Which, why)
 
-	path, err := c.open(ctx, o)
-	if err != nil {
+	if err := c.open(ctx, o); err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
 		c.keep = false
 		return nil, errors.Join(fmt.Errorf("%s cluster: %w", c.Which, err), c.Close(context.WithoutCancel(ctx)))
 	}
-	c.Env = append(os.Environ(), "KUBECONFIG="+c.Kubeconfig, "PATH="+path)
+	c.Env = append(c.Env, "KUBECONFIG="+c.Kubeconfig)
 	return c, nil
 }
 
-// open returns the PATH for kubectl.
-func (c *Cluster) open(ctx context.Context, o Options) (path string, err error) {
-	path = os.Getenv("PATH")
+func (c *Cluster) open(ctx context.Context, o Options) error {
 	if c.Which == "current" {
-		return path, c.openCurrent(o)
+		return c.openCurrent(o)
 	}
 	if o.Which == "kind" { // auto has checked already
 		if err := kindMisses(ctx, c.log); err != nil {
-			return "", err
+			return err
 		}
 	}
 	if err := Sweep(ctx, c.Which, "", c.log); err != nil {
@@ -113,10 +110,10 @@ func (c *Cluster) open(ctx context.Context, o Options) (path string, err error) 
 	}
 	c.Name = o.Prefix + "-" + rand.String(5)
 	if err := c.begin(); err != nil {
-		return "", err
+		return err
 	}
 	if c.Which == "kind" {
-		return path, c.createKind(ctx)
+		return c.createKind(ctx)
 	}
 	return c.createLocal(ctx)
 }
@@ -150,8 +147,7 @@ func (c *Cluster) Close(ctx context.Context) (err error) {
 // Config returns the configuration of a client for the cluster, without a
 // client-side rate limit.
 func (c *Cluster) Config() (*rest.Config, error) {
-	rules := &clientcmd.ClientConfigLoadingRules{ExplicitPath: c.Kubeconfig}
-	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
+	config, err := clientcmd.BuildConfigFromFlags("", c.Kubeconfig)
 	if err != nil {
 		return nil, fmt.Errorf("load kubeconfig: %w", err)
 	}
@@ -181,37 +177,30 @@ func (c *Cluster) Logs(ctx context.Context, dir string) error {
 	return fmt.Errorf("the logs of the current cluster: %w", errors.ErrUnsupported)
 }
 
-// openCurrent copies the current context, of a given kubeconfig or of the ones that
-// kubectl's rules find, into a separate file.
+// openCurrent copies the part of a kubeconfig that belongs to one context, of a given
+// kubeconfig or of the ones that kubectl's rules find, into a separate file.
 func (c *Cluster) openCurrent(o Options) (err error) {
 	if c.dir, err = os.MkdirTemp("", o.Prefix); err != nil {
 		return err
 	}
-	c.Kubeconfig = filepath.Join(c.dir, "kubeconfig")
-	c.Name, err = copyKubeconfig(c.Kubeconfig, o.Kubeconfig, o.Context)
-	return err
-}
-
-// copyKubeconfig copies the part of a kubeconfig that belongs to one context, and
-// returns the name of the context.
-func copyKubeconfig(to, from, name string) (string, error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
-	rules.ExplicitPath = from
+	rules.ExplicitPath = o.Kubeconfig
 	config, err := rules.Load()
 	if err != nil {
-		return "", fmt.Errorf("load kubeconfig: %w", err)
+		return fmt.Errorf("load kubeconfig: %w", err)
 	}
-	config.CurrentContext = cmp.Or(name, config.CurrentContext)
+	config.CurrentContext = cmp.Or(o.Context, config.CurrentContext)
 	switch {
 	case config.CurrentContext == "":
-		return "", errors.New("the kubeconfig has no current context: set one with kubectl config use-context")
+		return errors.New("the kubeconfig has no current context: set one with kubectl config use-context")
 	case config.Contexts[config.CurrentContext] == nil:
-		return "", fmt.Errorf("the kubeconfig has no context %q: kubectl config get-contexts lists them", config.CurrentContext)
+		return fmt.Errorf("the kubeconfig has no context %q: kubectl config get-contexts lists them", config.CurrentContext)
 	}
 	if err := clientcmdapi.MinifyConfig(config); err != nil {
-		return "", fmt.Errorf("load kubeconfig: %w", err)
+		return fmt.Errorf("load kubeconfig: %w", err)
 	}
-	return config.CurrentContext, clientcmd.WriteToFile(*config, to)
+	c.Name, c.Kubeconfig = config.CurrentContext, filepath.Join(c.dir, "kubeconfig")
+	return clientcmd.WriteToFile(*config, c.Kubeconfig)
 }
 
 // run runs cmd, and interrupts it when its context is canceled. The error holds the

@@ -13,18 +13,19 @@ import (
 	"strings"
 )
 
-// createLocal runs up of the program in cluster/ and returns the PATH with its kubectl.
-func (c *Cluster) createLocal(ctx context.Context) (path string, err error) {
+// createLocal runs up of the program in cluster/, whose line has the PATH of its kubectl.
+func (c *Cluster) createLocal(ctx context.Context) error {
 	var export bytes.Buffer
 	if err := c.local(ctx, &export, c.log, "up"); err != nil {
-		return "", err
+		return err
 	}
 	out, err := exec.CommandContext(ctx, "sh", "-c", `eval "$1" && printf '%s\n%s' "$KUBECONFIG" "$PATH"`, "sh", export.String()).Output()
 	if err != nil {
-		return "", fmt.Errorf("evaluate %q: %w", export.String(), err)
+		return fmt.Errorf("evaluate %q: %w", export.String(), err)
 	}
-	c.Kubeconfig, path, _ = strings.Cut(string(out), "\n")
-	return path, nil
+	kubeconfig, path, _ := strings.Cut(string(out), "\n")
+	c.Kubeconfig, c.Env = kubeconfig, append(c.Env, "PATH="+path)
+	return nil
 }
 
 // local runs the program in cluster/. It builds it, because go run does not forward

@@ -176,8 +176,18 @@ func TestSweep(t *testing.T) {
 	noLock := `test ! -e "$8.lock"` // as kind delete --kubeconfig does
 	onMachines(t, "", noLock, func(t *testing.T, m machine) {
 		other := map[string]string{"kind": "local", "local": "kind"}[m.which]
-		kept, _ := m.open(true)
-		m.close(kept)
+		kept, keptLog := m.open(true)
+		m.close(kept, kept)
+		keptDir := filepath.Join(m.dir, "informers-runs", kept.Name)
+		for _, want := range map[string][]string{
+			"kind":  {fmt.Sprintf("export KUBECONFIG=%q\n", keptDir+"/kubeconfig"), fmt.Sprintf("kind delete cluster --name %s && rm -r %q\n", kept.Name, keptDir)},
+			"local": {`eval "$(go -C cluster run . up --name ` + kept.Name + ")\"\n", "down --name " + kept.Name + "\n"},
+		}[m.which] {
+			if !strings.Contains(keptLog.String(), want) {
+				t.Errorf("log %q, want %q", keptLog, want)
+			}
+		}
+		m.expect("create " + kept.Name) // and no delete
 		forgotten, _ := m.open(false)
 		name := forgotten.Name
 		live, kill := startRun(t, m.which)
@@ -250,63 +260,66 @@ func TestRemoveFails(t *testing.T) {
 	})
 }
 
+// TestOpenFails: a cluster that cannot be created is removed, even if it would be
+// kept. If a program outlives the interrupted one, as docker run does, the cluster is
+// removed only after that program has exited.
 func TestOpenFails(t *testing.T) {
-	onMachines(t, "echo no space left >&2; exit 1", "", func(t *testing.T, m machine) {
-		_, err := Open(t.Context(), Options{Which: m.which, Prefix: "test"})
-		if err == nil || !strings.HasPrefix(err.Error(), m.which+" cluster: ") || !strings.HasSuffix(err.Error(), "exit status 1: no space left") {
-			t.Errorf("Open: %v", err)
-		}
-		if calls := m.calls(); len(calls) != 2 || strings.Replace(calls[0], "create", "delete", 1) != calls[1] {
-			t.Errorf("calls %q, want the cluster created and removed", calls)
-		}
-		m.expectRuns()
-	})
+	for name, test := range map[string]struct{ create, want string }{
+		"error":       {"echo no space left >&2; exit 1", "exit status 1: no space left"},
+		"interrupted": {`echo >"$DIR/begun"; exec sleep 60`, "context canceled"},
+	} {
+		outlived := `test "$1" = up || (sleep 0.3; echo container >>"$DIR/calls") >/dev/null 2>&1 & `
+		t.Run(name, func(t *testing.T) {
+			onMachines(t, outlived+test.create, "", func(t *testing.T, m machine) {
+				begun := filepath.Join(m.dir, "begun")
+				if err := syscall.Mkfifo(begun, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				go func() {
+					_, _ = os.ReadFile(begun)
+					cancel()
+				}()
+				_, err := Open(ctx, Options{Which: m.which, Prefix: "test", Keep: true})
+				if err == nil || !strings.HasPrefix(err.Error(), m.which+" cluster: ") || !strings.HasSuffix(err.Error(), test.want) {
+					t.Errorf("Open: %v", err)
+				}
+				calls := m.calls()
+				want := []string{calls[0], "container", strings.Replace(calls[0], "create", "delete", 1)}
+				if m.which == "local" {
+					want = slices.Delete(want, 1, 2)
+				}
+				if !slices.Equal(calls, want) {
+					t.Errorf("calls %q, want %q", calls, want)
+				}
+				m.expectRuns()
+			})
+		})
+	}
 }
 
-// TestOpenInterrupted: if a program outlives the interrupted one, as docker run does,
-// the cluster is removed only after that program has exited.
-func TestOpenInterrupted(t *testing.T) {
-	create := `echo >"$DIR/begun"; exec sleep 60`
-	outlived := `test "$1" = up || (sleep 0.3; echo container >>"$DIR/calls") >/dev/null 2>&1 & `
-	onMachines(t, outlived+create, "", func(t *testing.T, m machine) {
-		begun := filepath.Join(m.dir, "begun")
-		if err := syscall.Mkfifo(begun, 0o600); err != nil {
+// TestKindOutlivesRun: as long as a killed run's kind still runs, no Sweep removes the
+// cluster, because kind would go on to create it. Two runs of cluster/ wait for each other.
+func TestKindOutlivesRun(t *testing.T) {
+	onMachines(t, `kill -KILL $PPID; read end <"$DIR/end"`, "", func(t *testing.T, m machine) {
+		end := filepath.Join(m.dir, "end")
+		if m.which == "local" {
+			t.Skip("cluster/ has a lock")
+		}
+		if err := syscall.Mkfifo(end, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		ctx, cancel := context.WithCancel(t.Context())
-		go func() {
-			_, _ = os.ReadFile(begun)
-			cancel()
-		}()
-		_, err := Open(ctx, Options{Which: m.which, Prefix: "test", Keep: true})
-		if !errors.Is(err, context.Canceled) {
-			t.Errorf("Open: %v", err)
+		run := exec.CommandContext(t.Context(), os.Args[0])
+		run.Env = append(os.Environ(), asRun+"="+m.which)
+		if err := run.Run(); err == nil {
+			t.Fatal("the run was not killed")
 		}
-		calls := m.calls()
-		want := []string{calls[0], strings.Replace(calls[0], "create", "delete", 1)}
-		if m.which == "kind" {
-			want = slices.Insert(want, 1, "container")
+		var log bytes.Buffer
+		if err := Sweep(t.Context(), m.which, "", &log); err != nil || log.Len() > 0 {
+			t.Errorf("Sweep: %v, log %q", err, &log)
 		}
-		if !slices.Equal(calls, want) {
-			t.Errorf("calls %q, want %q", calls, want)
+		if err := os.WriteFile(end, nil, 0o600); err != nil {
+			t.Error(err)
 		}
-		m.expectRuns()
-	})
-}
-
-func TestKeep(t *testing.T) {
-	onMachines(t, "", "", func(t *testing.T, m machine) {
-		c, log := m.open(true)
-		m.close(c, c)
-		dir := filepath.Join(m.dir, "informers-runs", c.Name)
-		for _, want := range map[string][]string{
-			"kind":  {"export KUBECONFIG=\"" + dir + "/kubeconfig\"\n", "kind delete cluster --name " + c.Name + " && rm -r \"" + dir + "\"\n"},
-			"local": {`eval "$(go -C cluster run . up --name ` + c.Name + ")\"\n", "down --name " + c.Name + "\n"},
-		}[m.which] {
-			if !strings.Contains(log.String(), want) {
-				t.Errorf("log %q, want %q", log, want)
-			}
-		}
-		m.expect("create " + c.Name) // and no delete
 	})
 }
