@@ -103,7 +103,8 @@ func Sweep(ctx context.Context, which, logs string, log io.Writer) error {
 			continue
 		}
 		name := filepath.Base(dir[:len(dir)-len("."+which)])
-		dead := &Cluster{Which: which, Name: name, Kubeconfig: filepath.Join(dir, "kubeconfig"), dir: dir, lock: lock, log: log}
+		dead := &Cluster{Which: which, Name: name, dir: dir, lock: lock, log: log}
+		dead.Kubeconfig = filepath.Join(dir, "kubeconfig")
 		if logs != "" {
 			if err := dead.Logs(ctx, filepath.Join(logs, name)); err != nil {
 				fmt.Fprintln(log, oneLine(err))

@@ -85,7 +85,8 @@ func onMachines(t *testing.T, create, remove string, test func(t *testing.T, m m
 		t.Run(which, func(t *testing.T) {
 			dir := t.TempDir()
 			for name, value := range map[string]string{
-				"XDG_CACHE_HOME": dir, "DIR": dir, "PATH": dir + ":" + os.Getenv("PATH"), "CREATE": create, "REMOVE": remove,
+				"XDG_CACHE_HOME": dir, "DIR": dir, "PATH": dir + ":" + os.Getenv("PATH"),
+				"CREATE": create, "REMOVE": remove,
 			} {
 				t.Setenv(name, value)
 			}
@@ -180,7 +181,10 @@ func TestSweep(t *testing.T) {
 		m.close(kept, kept)
 		keptDir := filepath.Join(m.dir, "informers-runs", kept.Name)
 		for _, want := range map[string][]string{
-			"kind":  {fmt.Sprintf("export KUBECONFIG=%q\n", keptDir+"/kubeconfig"), fmt.Sprintf("kind delete cluster --name %s && rm -r %q\n", kept.Name, keptDir)},
+			"kind": {
+				fmt.Sprintf("export KUBECONFIG=%q\n", keptDir+"/kubeconfig"),
+				fmt.Sprintf("kind delete cluster --name %s && rm -r %q\n", kept.Name, keptDir),
+			},
 			"local": {`eval "$(go -C cluster run . up --name ` + kept.Name + ")\"\n", "down --name " + kept.Name + "\n"},
 		}[m.which] {
 			if !strings.Contains(keptLog.String(), want) {
@@ -214,7 +218,8 @@ func TestSweep(t *testing.T) {
 		if err := Sweep(t.Context(), m.which, "", &log); err != nil {
 			t.Error(err)
 		}
-		if want := fmt.Sprintf("removing the %s cluster %s, left behind by a killed run\n", m.which, dead); log.String() != want {
+		removing := "removing the " + m.which + " cluster %s, left behind by a killed run\n"
+		if want := fmt.Sprintf(removing, dead); log.String() != want {
 			t.Errorf("log %q, want %q", &log, want)
 		}
 		m.expect("delete " + dead)
@@ -227,7 +232,7 @@ func TestSweep(t *testing.T) {
 		// The next Open finds that the other run has been killed in the meantime.
 		kill()
 		c, opened := m.open(false)
-		if want := fmt.Sprintf("cluster: %s (asked for)\nremoving the %[1]s cluster %s, left behind by a killed run\n", m.which, live); opened.String() != want {
+		if want := "cluster: " + m.which + " (asked for)\n" + fmt.Sprintf(removing, live); opened.String() != want {
 			t.Errorf("log %q, want %q", opened, want)
 		}
 		m.close(c)
@@ -281,8 +286,9 @@ func TestOpenFails(t *testing.T) {
 					cancel()
 				}()
 				_, err := Open(ctx, Options{Which: m.which, Prefix: "test", Keep: true})
-				if err == nil || !strings.HasPrefix(err.Error(), m.which+" cluster: ") || !strings.HasSuffix(err.Error(), test.want) {
-					t.Errorf("Open: %v", err)
+				said := fmt.Sprint(err)
+				if !strings.HasPrefix(said, m.which+" cluster: ") || !strings.HasSuffix(said, test.want) {
+					t.Errorf("Open: %v, want %s", err, test.want)
 				}
 				calls := m.calls()
 				want := []string{calls[0], "container", strings.Replace(calls[0], "create", "delete", 1)}
