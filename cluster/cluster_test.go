@@ -264,29 +264,43 @@ func TestUpAndDown(t *testing.T) {
 			u.kubectl(export, args)
 		}
 	})
-	t.Run("again", func(t *testing.T) {
-		u.again(export, "up", func(map[string]int) {})
-		u.again(export, "restart", func(map[string]int) {}, "kube-apiserver")
-		for _, victims := range append([][]string{components}, slices.Collect(slices.Chunk(components, 1))...) {
-			u.again(export, "up", func(pids map[string]int) {
-				for _, victim := range victims {
-					if err := syscall.Kill(pids[victim], syscall.SIGKILL); err != nil {
-						t.Fatalf("killing %s: %v", victim, err)
-					}
+
+	kill := func(victims ...string) func(map[string]int) {
+		return func(pids map[string]int) {
+			for _, victim := range victims {
+				if err := syscall.Kill(pids[victim], syscall.SIGKILL); err != nil {
+					t.Fatalf("killing %s: %v", victim, err)
 				}
-			}, victims...)
-		}
-	})
-	strangersLive(t, u, func(blame func()) {
-		u.again(export, "up", func(pids map[string]int) {
-			if err := syscall.Kill(pids["etcd"], syscall.SIGKILL); err != nil {
-				t.Fatal(err)
 			}
-			blame()
-		}, "etcd")
-		blame()
-		u.ok("down")
-	})
+		}
+	}
+	u.again(export, "up", kill())
+	u.again(export, "restart", kill(), "kube-apiserver")
+	u.again(export, "up", kill(components...), components...)
+	for _, victim := range components {
+		u.again(export, "up", kill(victim), victim)
+	}
+
+	// etcd's pid file names an unrelated process.
+	stranger := exec.CommandContext(t.Context(), "sleep", "600")
+	if err := stranger.Start(); err != nil {
+		t.Fatal(err)
+	}
+	exited := make(chan error, 1)
+	go func() { exited <- stranger.Wait() }()
+	blame := func() {
+		if err := os.WriteFile(u.pidFile("etcd"), []byte(strconv.Itoa(stranger.Process.Pid)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	u.again(export, "up", func(pids map[string]int) { kill("etcd")(pids); blame() }, "etcd")
+	blame()
+	u.ok("down")
+	select {
+	case err := <-exited:
+		t.Errorf("the unrelated process was killed: %v", err)
+	default:
+	}
 
 	if left := u.pids("default"); len(left) > 0 {
 		t.Errorf("down leaves processes %v", left)
@@ -376,27 +390,6 @@ DELETED node-0 Succeeded PodReadyToStartContainers Initialized PodScheduled grac
 	}
 }
 
-// strangersLive calls f with a function that makes etcd's pid file name an unrelated
-// process, which f must not kill.
-func strangersLive(t *testing.T, u user, f func(blame func())) {
-	stranger := exec.CommandContext(t.Context(), "sleep", "600")
-	if err := stranger.Start(); err != nil {
-		t.Fatal(err)
-	}
-	exited := make(chan error, 1)
-	go func() { exited <- stranger.Wait() }()
-	f(func() {
-		if err := os.WriteFile(u.pidFile("etcd"), []byte(strconv.Itoa(stranger.Process.Pid)), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	})
-	select {
-	case err := <-exited:
-		t.Errorf("the unrelated process was killed: %v", err)
-	default:
-	}
-}
-
 // TestAPIOnly: etcd and the API server alone accept a pod, even after a crash of both, and
 // the cluster keeps only these two.
 func TestAPIOnly(t *testing.T) {
@@ -463,6 +456,9 @@ func TestInterruptedStart(t *testing.T) {
 		}
 		if left := u.pids("default"); len(left) > 0 {
 			t.Errorf("%v leaves processes %v", signal, left)
+		}
+		if _, err := os.Stat(u.file()); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%v leaves files: %v", signal, err)
 		}
 	}
 	u.podRuns(u.ok("up"), "after-all")
