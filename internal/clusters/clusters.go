@@ -147,7 +147,8 @@ func (c *Cluster) Close(ctx context.Context) (err error) {
 // Config returns the configuration of a client for the cluster, without a
 // client-side rate limit.
 func (c *Cluster) Config() (*rest.Config, error) {
-	config, err := clientcmd.BuildConfigFromFlags("", c.Kubeconfig)
+	rules := &clientcmd.ClientConfigLoadingRules{ExplicitPath: c.Kubeconfig}
+	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
 	if err != nil {
 		return nil, fmt.Errorf("load kubeconfig: %w", err)
 	}
