@@ -229,9 +229,9 @@ func TestUpAndDown(t *testing.T) {
 	})
 	t.Run("loopback only", func(t *testing.T) { loopbackOnly(t, u) })
 	t.Run("private files", func(t *testing.T) { privateFiles(t, u) })
+	u.podRuns(export, "silent")
 	t.Run("a pod lives as on a kubelet", func(t *testing.T) { podLife(t, u, export) })
 	t.Run("logs", func(t *testing.T) {
-		u.podRuns(export, "silent")
 		if got := u.kubectl(export, "logs silent"); got != "No container runs here: kwok only plays the kubelet, so there is no log.\n" {
 			t.Errorf("kubectl logs prints %q", got)
 		}
@@ -356,11 +356,11 @@ func privateFiles(t *testing.T, u user) {
 
 // podLife compares the life of a pod with the life that was observed on a kubelet.
 func podLife(t *testing.T, u user, export string) {
-	const line = `{{.type}} {{or .object.spec.nodeName "-"}} {{.object.status.phase}}` +
+	const line = `{{.object.metadata.name}} {{.type}} {{or .object.spec.nodeName "-"}} {{.object.status.phase}}` +
 		`{{range .object.status.conditions}}{{if eq .status "True"}} {{.type}}{{end}}{{end}}` +
 		`{{with .object.metadata}}{{if .deletionTimestamp}} grace {{.deletionGracePeriodSeconds}}{{end}}{{end}}{{"\n"}}`
 	watch := exec.CommandContext(t.Context(), "sh", "-c", export+
-		`exec kubectl get pods --field-selector metadata.name=nginx --watch --output-watch-events --output go-template='`+line+`'`)
+		`exec kubectl get pods --watch --output-watch-events --output go-template='`+line+`'`)
 	watch.Env = u.env
 	stdout, err := watch.StdoutPipe()
 	if err != nil {
@@ -369,11 +369,17 @@ func podLife(t *testing.T, u user, export string) {
 	if err := watch.Start(); err != nil {
 		t.Fatal(err)
 	}
+	lines := bufio.NewScanner(stdout)
+	if !lines.Scan() { // the watch has begun: it shows the other pod
+		t.Fatal("kubectl get --watch prints nothing")
+	}
 	u.podRuns(export, "nginx")
 	u.kubectl(export, "delete pod nginx")
 	got := ""
-	for lines := bufio.NewScanner(stdout); !strings.Contains(got, "DELETED") && lines.Scan(); {
-		got += lines.Text() + "\n"
+	for !strings.Contains(got, "DELETED") && lines.Scan() {
+		if event, ok := strings.CutPrefix(lines.Text(), "nginx "); ok {
+			got += event + "\n"
+		}
 	}
 	const want = `ADDED - Pending
 MODIFIED node-0 Pending PodScheduled
