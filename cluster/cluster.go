@@ -89,7 +89,11 @@ func (c cluster) start(ctx context.Context, bin string) (err error) {
 		}
 	}
 	if err == nil {
-		err = c.mark(bin)
+		mark := bin
+		if c.apiOnly {
+			mark += apiOnlyMark
+		}
+		err = os.WriteFile(c.file("made-with"), []byte(mark), 0o600)
 	}
 	switch {
 	case err != nil && first:
@@ -100,17 +104,10 @@ func (c cluster) start(ctx context.Context, bin string) (err error) {
 	return nil
 }
 
-// mark records that a start was completed, and with which programs.
-func (c cluster) mark(bin string) error {
-	if c.apiOnly {
-		bin += apiOnlyMark
-	}
-	return os.WriteFile(c.file("made-with"), []byte(bin), 0o600)
-}
-
+// apiOnlyMark ends the file made-with of a cluster that was created with --api-only.
 const apiOnlyMark = " --api-only"
 
-// madeWith returns what mark recorded; bin is empty if no start was completed.
+// madeWith returns the programs with which a start was completed; bin is empty if none was.
 func (c cluster) madeWith() (bin string, apiOnly bool) {
 	mark, _ := os.ReadFile(c.file("made-with"))
 	return strings.CutSuffix(string(mark), apiOnlyMark)
@@ -229,9 +226,11 @@ func (c cluster) processes(ctx context.Context) ([]proc, error) {
 	return ours, nil
 }
 
-// kill kills the processes of the cluster that match, and returns when they are
-// gone. They are not children of this program, so it has to poll.
+// kill kills the processes of the cluster that match, and returns when they and their
+// ports are gone. They are not children of this program, so it has to poll.
 func (c cluster) kill(ctx context.Context, match func(proc) bool) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, 10*time.Second, errors.New("they are still there after 10 s"))
+	defer cancel()
 	var dying []proc
 	for {
 		running, err := c.processes(ctx)
@@ -326,8 +325,6 @@ func (c cluster) firstEnd(ctx context.Context) error {
 // remove kills the cluster's processes and removes its files. It does not need
 // kwokctl or the pid files, so it also removes what a killed up left behind.
 func (c cluster) remove(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, 10*time.Second, errors.New("they are still there after 10 s"))
-	defer cancel()
 	if err := c.kill(ctx, func(proc) bool { return true }); err != nil {
 		return err
 	}
@@ -338,21 +335,17 @@ func (c cluster) remove(ctx context.Context) error {
 	return nil
 }
 
-// killAPIServer kills the API server, and returns when its port is free.
 func (c cluster) killAPIServer(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, 10*time.Second, errors.New("it is still there after 10 s"))
-	defer cancel()
 	found := false
-	if err := c.kill(ctx, func(p proc) bool {
-		found = found || p.program == "kube-apiserver"
-		return p.program == "kube-apiserver"
-	}); err != nil {
-		return err
+	err := c.kill(ctx, func(p proc) bool {
+		isServer := p.program == "kube-apiserver"
+		found = found || isServer
+		return isServer
+	})
+	if err == nil && !found {
+		err = fmt.Errorf("cluster %q has no running API server", c.name)
 	}
-	if !found {
-		return fmt.Errorf("cluster %q has no running API server", c.name)
-	}
-	return nil
+	return err
 }
 
 // status prints the processes of the cluster and fails unless it is ready.

@@ -138,17 +138,9 @@ func clean(ctx context.Context, root string) error {
 			return err
 		}
 	}
-	entries, err := os.ReadDir(root)
-	for _, entry := range entries {
-		// The demo and the e2e suite record their kind clusters in it.
-		if entry.Name() != "runs" {
-			err = errors.Join(err, os.RemoveAll(filepath.Join(root, entry.Name())))
-		}
-	}
-	if err != nil {
+	if err := os.RemoveAll(root); err != nil {
 		return fmt.Errorf("removing the built programs: %w", err)
 	}
-	_ = os.Remove(filepath.Join(root, "runs")) // stays unless it is empty
 	return nil
 }
 
@@ -166,31 +158,30 @@ func folder() (string, error) {
 	return filepath.Join(cache, "informers-cluster"), nil
 }
 
-// lock creates root, private to the user, and waits until no other run of up, down,
-// restart or clean uses it. It locks the folder itself, so that no lock file is left
-// behind. All clusters share the lock: two kwokctl at once would choose the same ports.
+// lock waits until no other run of up, down, restart or clean uses root, and creates
+// it, private to the user. It locks the folder around root, so that no lock file is
+// left behind and clean can remove root. All clusters share the lock: two kwokctl at
+// once would choose the same ports.
 func lock(ctx context.Context, root string) (unlock func(), err error) {
-	for {
-		if err := os.MkdirAll(root, 0o700); err != nil {
-			return nil, fmt.Errorf("creating the folder for the clusters: %w", err)
-		}
-		l := flock.New(root, flock.SetFlag(os.O_RDONLY))
-		locked, err := l.TryLock()
-		if err == nil && !locked {
-			fmt.Fprintln(os.Stderr, "waiting for another run of this program to finish")
-			_, err = l.TryLockContext(ctx, 100*time.Millisecond)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("locking %s: %w", root, err)
-		}
-		// A clean may have removed the folder while this run waited for it.
-		mine, err := l.Stat()
-		if now, statErr := os.Stat(root); err == nil && statErr == nil && os.SameFile(mine, now) {
-			return func() {
-				_ = os.Remove(root) // stays unless it is empty
-				_ = l.Unlock()
-			}, nil
-		}
-		_ = l.Unlock()
+	cache := filepath.Dir(root)
+	if err := os.MkdirAll(cache, 0o700); err != nil {
+		return nil, fmt.Errorf("creating the folder for the clusters: %w", err)
 	}
+	l := flock.New(cache, flock.SetFlag(os.O_RDONLY))
+	locked, err := l.TryLock()
+	if err == nil && !locked {
+		fmt.Fprintln(os.Stderr, "waiting for another run of this program to finish")
+		_, err = l.TryLockContext(ctx, 100*time.Millisecond)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("locking %s: %w", cache, err)
+	}
+	if err := os.MkdirAll(root, 0o700); err != nil {
+		_ = l.Unlock()
+		return nil, fmt.Errorf("creating the folder for the clusters: %w", err)
+	}
+	return func() {
+		_ = os.Remove(root) // stays unless it is empty
+		_ = l.Unlock()
+	}, nil
 }

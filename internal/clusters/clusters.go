@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -55,11 +54,10 @@ type Cluster struct {
 	Env        []string // the environment for kubectl: KUBECONFIG and PATH
 	Nginx      string   // an nginx image that its nodes have, or can pull
 
-	dir   string   // all files of this run
-	lock  *os.File // locked while a cluster that Open created exists
-	keep  bool
-	log   io.Writer
-	local string // folder of the local cluster's files
+	dir  string   // all files of this run
+	lock *os.File // on dir, while a cluster that Open created exists
+	keep bool
+	log  io.Writer
 }
 
 // Open creates a cluster, or finds the current one. Before it creates one, it removes
@@ -69,8 +67,8 @@ type Cluster struct {
 // Open reads the user's kubeconfig only for current, and never writes it.
 // KIND_NODE_IMAGE and NGINX_IMAGE in the environment replace kind's own image and
 // nginx:1.22.
-func Open(ctx context.Context, o Options) (_ *Cluster, err error) {
-	c := &Cluster{Which: o.Which, Nginx: env("NGINX_IMAGE", nginxImage), keep: o.Keep, log: o.Log}
+func Open(ctx context.Context, o Options) (*Cluster, error) {
+	c := &Cluster{Which: o.Which, Env: os.Environ(), Nginx: env("NGINX_IMAGE", nginxImage), keep: o.Keep, log: o.Log}
 	if c.log == nil {
 		c.log = io.Discard
 	}
@@ -87,76 +85,63 @@ func Open(ctx context.Context, o Options) (_ *Cluster, err error) {
 	}
 	fmt.Fprintf(c.log, "cluster: %s (%s)\n", c.Which, why)
 
-	defer func() {
-		if err != nil {
-			if ctx.Err() != nil {
-				err = context.Cause(ctx)
-			}
-			c.keep = false
-			err = errors.Join(fmt.Errorf("%s cluster: %w", c.Which, err), c.Close(context.WithoutCancel(ctx)))
+	if err := c.open(ctx, o); err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
 		}
-	}()
-	if o.Which == "kind" { // auto has checked already
-		if err := kindMisses(ctx, c.log); err != nil {
-			return nil, err
-		}
+		c.keep = false
+		return nil, errors.Join(fmt.Errorf("%s cluster: %w", c.Which, err), c.Close(context.WithoutCancel(ctx)))
 	}
-	path := os.Getenv("PATH")
-	if c.Which == "current" {
-		err = c.openCurrent(o)
-	} else {
-		if err := Sweep(ctx, c.Which, "", c.log); err != nil {
-			fmt.Fprintln(c.log, oneLine(err))
-		}
-		c.Name = o.Prefix + "-" + rand.String(5)
-		if err := c.begin(); err != nil {
-			return nil, err
-		}
-		if c.Which == "kind" {
-			err = c.openKind(ctx)
-		} else {
-			path, err = c.openLocal(ctx)
-		}
-	}
-	if err != nil {
-		return nil, err
-	}
-	c.Env = append(os.Environ(), "KUBECONFIG="+c.Kubeconfig, "PATH="+path)
+	c.Env = append(c.Env, "KUBECONFIG="+c.Kubeconfig)
 	return c, nil
 }
 
-// Close takes down what Open started. If it fails, the next Close, Open or Sweep
-// tries again. After a Close that succeeds, another one does nothing.
-func (c *Cluster) Close(ctx context.Context) error {
-	if c.lock == nil {
-		return os.RemoveAll(c.dir)
+func (c *Cluster) open(ctx context.Context, o Options) error {
+	if c.Which == "current" {
+		return c.openCurrent(o)
 	}
-	err := c.takeDown(ctx)
-	_ = c.lock.Close()
+	if o.Which == "kind" { // auto has checked already
+		if err := kindMisses(ctx, c.log); err != nil {
+			return err
+		}
+	}
+	if err := Sweep(ctx, c.Which, "", c.log); err != nil {
+		fmt.Fprintln(c.log, oneLine(err))
+	}
+	c.Name = o.Prefix + "-" + rand.String(5)
+	if err := c.begin(); err != nil {
+		return err
+	}
+	if c.Which == "kind" {
+		return c.createKind(ctx)
+	}
+	return c.createLocal(ctx)
+}
+
+// Close takes down what Open started. If it fails, call it again, or leave it to the
+// next run that calls Open or Sweep. After a Close that succeeds, another one does
+// nothing.
+func (c *Cluster) Close(ctx context.Context) (err error) {
+	switch {
+	case c.dir == "":
+		return nil
+	case c.Which == "current":
+	case c.keep:
+		err = c.leave()
+	case c.Which == "kind":
+		err = c.removeKind(ctx)
+	default:
+		err = c.local(ctx, nil, nil, "down")
+	}
+	if err == nil {
+		err = os.RemoveAll(c.dir)
+	}
 	if err != nil {
 		return fmt.Errorf("removing the %s cluster %s: %w", c.Which, c.Name, err)
 	}
-	c.lock, c.dir = nil, ""
+	c.dir = ""
+	_ = c.lock.Close()
 	return nil
-}
-
-func (c *Cluster) takeDown(ctx context.Context) error {
-	if c.keep {
-		return c.leave()
-	}
-	err := c.lockAgain(ctx)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil // a Sweep has removed it
-	case err == nil && c.Which == "kind":
-		err = c.removeKind(ctx)
-	case err == nil:
-		err = c.removeLocal(ctx)
-	}
-	if err != nil {
-		return err
-	}
-	return os.RemoveAll(c.dir)
 }
 
 // Config returns the configuration of a client for the cluster, without a
@@ -188,42 +173,35 @@ func (c *Cluster) Logs(ctx context.Context, dir string) error {
 	case "kind":
 		return c.kind(ctx, "export", "logs", dir, "--name", c.Name)
 	case "local":
-		return os.CopyFS(dir, os.DirFS(filepath.Join(c.local, "logs")))
+		return os.CopyFS(dir, os.DirFS(c.file("logs")))
 	}
 	return fmt.Errorf("the logs of the current cluster: %w", errors.ErrUnsupported)
 }
 
-// openCurrent copies the current context, of a given kubeconfig or of the ones that
-// kubectl's rules find, into a separate file.
+// openCurrent copies the part of a kubeconfig that belongs to one context, of a given
+// kubeconfig or of the ones that kubectl's rules find, into a separate file.
 func (c *Cluster) openCurrent(o Options) (err error) {
 	if c.dir, err = os.MkdirTemp("", o.Prefix); err != nil {
 		return err
 	}
-	c.Kubeconfig = filepath.Join(c.dir, "kubeconfig")
-	c.Name, err = copyKubeconfig(c.Kubeconfig, o.Kubeconfig, o.Context)
-	return err
-}
-
-// copyKubeconfig copies the part of a kubeconfig that belongs to one context, and
-// returns the name of the context.
-func copyKubeconfig(to, from, name string) (string, error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
-	rules.ExplicitPath = from
+	rules.ExplicitPath = o.Kubeconfig
 	config, err := rules.Load()
 	if err != nil {
-		return "", fmt.Errorf("load kubeconfig: %w", err)
+		return fmt.Errorf("load kubeconfig: %w", err)
 	}
-	config.CurrentContext = cmp.Or(name, config.CurrentContext)
+	config.CurrentContext = cmp.Or(o.Context, config.CurrentContext)
 	switch {
 	case config.CurrentContext == "":
-		return "", errors.New("the kubeconfig has no current context: set one with kubectl config use-context")
+		return errors.New("the kubeconfig has no current context: set one with kubectl config use-context")
 	case config.Contexts[config.CurrentContext] == nil:
-		return "", fmt.Errorf("the kubeconfig has no context %q: kubectl config get-contexts lists them", config.CurrentContext)
+		return fmt.Errorf("the kubeconfig has no context %q: kubectl config get-contexts lists them", config.CurrentContext)
 	}
 	if err := clientcmdapi.MinifyConfig(config); err != nil {
-		return "", fmt.Errorf("load kubeconfig: %w", err)
+		return fmt.Errorf("load kubeconfig: %w", err)
 	}
-	return config.CurrentContext, clientcmd.WriteToFile(*config, to)
+	c.Name, c.Kubeconfig = config.CurrentContext, filepath.Join(c.dir, "kubeconfig")
+	return clientcmd.WriteToFile(*config, c.Kubeconfig)
 }
 
 // run runs cmd, and interrupts it when its context is canceled. The error holds the

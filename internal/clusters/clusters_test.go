@@ -10,23 +10,29 @@ import (
 	"testing"
 )
 
-func TestOpenUnknown(t *testing.T) {
-	_, err := Open(t.Context(), Options{Which: "minikube"})
-	if want := `unknown cluster "minikube": choose auto, kind, local or current`; err == nil || err.Error() != want {
-		t.Errorf("error %v, want %q", err, want)
+const kubeconfig = `{contexts: [{name: a, context: {cluster: a}}, {name: b, context: {cluster: b}}],
+clusters: [{name: a, cluster: {server: "https://a"}}, {name: b, cluster: {server: "https://b"}}], current-context: a}`
+
+// writeKubeconfig writes the user's kubeconfig and returns its path.
+func writeKubeconfig(t *testing.T) string {
+	path := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := os.WriteFile(path, []byte(kubeconfig), 0o600); err != nil {
+		t.Fatal(err)
 	}
+	return path
 }
 
-func TestOpenCurrentFails(t *testing.T) {
-	m := newMachine(t, "current", "", "")
-	for _, test := range []struct{ file, context, want string }{
-		{"none", "", "the kubeconfig has no current context: set one with kubectl config use-context"},
-		{"kubeconfig", "c", `the kubeconfig has no context "c": kubectl config get-contexts lists them`},
+func TestWrongChoice(t *testing.T) {
+	path := writeKubeconfig(t)
+	for _, test := range []struct{ which, kubeconfig, context, want string }{
+		{"minikube", "", "", `unknown cluster "minikube": choose auto, kind, local or current`},
+		{"current", "none", "", "current cluster: the kubeconfig has no current context: set one with kubectl config use-context"},
+		{"current", path, "c", `current cluster: the kubeconfig has no context "c": kubectl config get-contexts lists them`},
 	} {
-		t.Setenv("KUBECONFIG", filepath.Join(m.dir, test.file))
-		_, err := Open(t.Context(), Options{Which: "current", Context: test.context})
-		if want := "current cluster: " + test.want; err == nil || err.Error() != want {
-			t.Errorf("error %v, want %q", err, want)
+		t.Setenv("KUBECONFIG", test.kubeconfig)
+		_, err := Open(t.Context(), Options{Which: test.which, Context: test.context})
+		if err == nil || err.Error() != test.want {
+			t.Errorf("error %v, want %q", err, test.want)
 		}
 	}
 }
@@ -34,12 +40,7 @@ func TestOpenCurrentFails(t *testing.T) {
 // TestOpenCurrent: one context of the user's kubeconfig is copied, without anything
 // of the others.
 func TestOpenCurrent(t *testing.T) {
-	m := newMachine(t, "current", "", "")
-	path := filepath.Join(m.dir, "kubeconfig")
-	before, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	path := writeKubeconfig(t)
 	for _, test := range []struct{ variable, file, context, name, server string }{
 		{path, "", "", "a", "https://a"},
 		{path, "", "b", "b", "https://b"},
@@ -76,7 +77,7 @@ func TestOpenCurrent(t *testing.T) {
 			t.Errorf("after Close the copied kubeconfig: %v", err)
 		}
 	}
-	if after, err := os.ReadFile(path); string(after) != string(before) {
+	if after, err := os.ReadFile(path); string(after) != kubeconfig {
 		t.Errorf("the user's kubeconfig is now %q, %v", after, err)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"sigs.k8s.io/kind/pkg/apis/config/defaults"
 )
@@ -56,17 +57,29 @@ func docker(ctx context.Context, args ...string) error {
 
 // kind runs the kind of go.mod, never one from PATH. An interrupted kind leaves
 // behind a docker run that continues to create its container. These processes
-// therefore inherit the lock, until the last one exits, and their own process group
-// keeps ^C in a terminal from them.
+// therefore inherit a pipe, whose end says that the last one has exited, and the lock,
+// in case this process is killed. Their own process group keeps ^C in a terminal from
+// them.
 func (c *Cluster) kind(ctx context.Context, args ...string) error {
+	exited, inherited, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = exited.Close() }()
 	cmd := exec.CommandContext(ctx, "go", append([]string{"tool", "kind"}, args...)...)
-	cmd.ExtraFiles = []*os.File{c.lock}
+	cmd.ExtraFiles = []*os.File{c.lock, inherited}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	return run(cmd)
+	err = run(cmd)
+	_ = inherited.Close()
+	_ = exited.SetReadDeadline(time.Now().Add(time.Minute))
+	if _, end := exited.Read(make([]byte, 1)); !errors.Is(end, io.EOF) {
+		err = errors.Join(err, errors.New("an interrupted kind still runs"))
+	}
+	return err
 }
 
-// openKind makes kind write to a separate kubeconfig, not to the user's.
-func (c *Cluster) openKind(ctx context.Context) error {
+// createKind makes kind write to a separate kubeconfig, not to the user's.
+func (c *Cluster) createKind(ctx context.Context) error {
 	module, err := module(ctx)
 	if err != nil {
 		return err

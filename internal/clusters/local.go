@@ -13,55 +13,47 @@ import (
 	"strings"
 )
 
-// openLocal runs the program in cluster/ and returns the PATH with its kubectl.
-func (c *Cluster) openLocal(ctx context.Context) (path string, err error) {
-	if err := c.buildLocal(ctx); err != nil {
-		return "", err
-	}
+// createLocal runs up of the program in cluster/, whose line has the PATH of its kubectl.
+func (c *Cluster) createLocal(ctx context.Context) error {
 	var export bytes.Buffer
-	if err := c.runLocal(ctx, &export, c.log, "up"); err != nil {
-		return "", err
+	if err := c.local(ctx, &export, c.log, "up"); err != nil {
+		return err
 	}
 	out, err := exec.CommandContext(ctx, "sh", "-c", `eval "$1" && printf '%s\n%s' "$KUBECONFIG" "$PATH"`, "sh", export.String()).Output()
 	if err != nil {
-		return "", fmt.Errorf("evaluate %q: %w", export.String(), err)
+		return fmt.Errorf("evaluate %q: %w", export.String(), err)
 	}
 	kubeconfig, path, _ := strings.Cut(string(out), "\n")
-	c.local = filepath.Dir(kubeconfig)
-	_, err = copyKubeconfig(c.Kubeconfig, kubeconfig, "")
-	return path, err
+	c.Kubeconfig, c.Env = kubeconfig, append(c.Env, "PATH="+path)
+	return nil
 }
 
-func (c *Cluster) program() string { return filepath.Join(c.dir, "cluster") }
-
-// buildLocal builds the program, because go run does not forward SIGTERM.
-func (c *Cluster) buildLocal(ctx context.Context) error {
+// local runs the program in cluster/. It builds it, because go run does not forward
+// SIGTERM.
+func (c *Cluster) local(ctx context.Context, stdout, stderr io.Writer, verb string) error {
 	module, err := module(ctx)
 	if err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, "go", "-C", module, "build", "-o", c.program(), ".")
-	cmd.Stderr = c.log
-	return run(cmd)
-}
-
-func (c *Cluster) runLocal(ctx context.Context, stdout, stderr io.Writer, verb string) error {
-	cmd := exec.CommandContext(ctx, c.program(), verb, "--name", c.Name)
+	program := filepath.Join(c.dir, "cluster")
+	build := exec.CommandContext(ctx, "go", "-C", module, "build", "-o", program, ".")
+	build.Stderr = c.log
+	if err := run(build); err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, program, verb, "--name", c.Name)
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	return run(cmd)
 }
 
-func (c *Cluster) removeLocal(ctx context.Context) error {
-	if _, err := os.Stat(c.program()); err != nil { // its run was killed before it was built
-		if err := c.buildLocal(ctx); err != nil {
-			return err
-		}
-	}
-	return c.runLocal(ctx, nil, nil, "down")
+// file returns the path of a file of a local cluster.
+func (c *Cluster) file(name ...string) string {
+	dir, _ := cache("informers-cluster", "clusters", c.Name) // without a cache folder there is no cluster
+	return filepath.Join(append([]string{dir}, name...)...)
 }
 
 func (c *Cluster) auditLocal() ([]byte, error) {
-	files, err := filepath.Glob(filepath.Join(c.local, "logs", "audit*.log")) // the older one first
+	files, err := filepath.Glob(c.file("logs", "audit*.log")) // the older one first
 	var log bytes.Buffer
 	for _, file := range files {
 		content, readErr := os.ReadFile(file)
@@ -77,7 +69,7 @@ func (c *Cluster) RestartAPIServer(ctx context.Context) error {
 	if c.Which != "local" {
 		return fmt.Errorf("restarting the API server of a %s cluster: %w", c.Which, errors.ErrUnsupported)
 	}
-	return c.runLocal(ctx, nil, nil, "restart")
+	return c.local(ctx, nil, nil, "restart")
 }
 
 // ServingCertificate returns the certificate and the key of a local cluster's API
@@ -86,8 +78,7 @@ func (c *Cluster) ServingCertificate() (tls.Certificate, error) {
 	if c.Which != "local" {
 		return tls.Certificate{}, fmt.Errorf("the certificate of a %s cluster: %w", c.Which, errors.ErrUnsupported)
 	}
-	pki := filepath.Join(c.local, "pki")
-	return tls.LoadX509KeyPair(filepath.Join(pki, "admin.crt"), filepath.Join(pki, "admin.key"))
+	return tls.LoadX509KeyPair(c.file("pki", "admin.crt"), c.file("pki", "admin.key"))
 }
 
 // module returns the folder cluster/ of this repository.

@@ -60,58 +60,64 @@ func startRun(t *testing.T, which string) (name string, kill func()) {
 	return strings.TrimSpace(line), kill
 }
 
-// On a machine go, docker, kubectl and the program in cluster/ are scripts that record
-// how they are called.
+// On a machine go, docker, kubectl and the program in cluster/ are this script. It
+// records which clusters it creates and deletes.
+const script = `#!/bin/sh
+case "$*" in
+"env GOMOD") echo "$DIR/go.mod" ;;
+"-C $DIR/cluster build -o "*) cp "$0" "$5" ;;
+"tool kind create cluster --name "*) echo "create $6" >>"$DIR/calls"; eval "$CREATE" ;;
+"tool kind delete cluster --name "*) echo "delete $6" >>"$DIR/calls"; eval "$REMOVE" ;;
+"up --name "*) echo "create $3" >>"$DIR/calls"; eval "$CREATE"; echo "export KUBECONFIG=k PATH='$PATH'" ;;
+"down --name "*) echo "delete $3" >>"$DIR/calls"; eval "$REMOVE" ;;
+esac
+`
+
 type machine struct {
-	t     *testing.T
-	dir   string
-	which string
+	t          *testing.T
+	dir, which string
 }
 
-// newMachine returns a machine that runs create and remove, lines of sh, when a
-// cluster is created or removed.
-func newMachine(t *testing.T, which, create, remove string) machine {
-	m := machine{t, t.TempDir(), which}
-	t.Setenv("XDG_CACHE_HOME", filepath.Join(m.dir, "cache"))
-	t.Setenv("PATH", m.dir+":"+os.Getenv("PATH"))
-	t.Setenv("DIR", m.dir)
-	m.does(create, remove)
-	note := `echo "$$: ${0##*/} $*" | sed 's/^[0-9]*: //' >>"$DIR/calls"` + "\n"
-	for name, content := range map[string]string{
-		"docker":  "#!/bin/sh\n",
-		"kubectl": "#!/bin/sh\n",
-		"go": "#!/bin/sh\n" + note + `case "$1 $2 $3" in
-"env GOMOD ") echo "$DIR/go.mod" ;;
-"-C $DIR/cluster build") cp "$DIR/program" "$5" ;;
-"tool kind create") eval "$CREATE" ;;
-"tool kind delete") eval "$REMOVE" ;;
-esac`,
-		"program": "#!/bin/sh\n" + note + `case "$1" in
-up) eval "$CREATE"; echo "export KUBECONFIG='$DIR/kubeconfig' PATH=$DIR:\"\$PATH\"" ;;
-down) eval "$REMOVE" ;;
-esac`,
-		"kubeconfig": `{contexts: [{name: a, context: {cluster: a}}, {name: b, context: {cluster: b}}],
-clusters: [{name: a, cluster: {server: "https://a"}}, {name: b, cluster: {server: "https://b"}}], current-context: a}`,
-	} {
-		if err := os.WriteFile(filepath.Join(m.dir, name), []byte(content), 0o700); err != nil {
-			t.Fatal(err)
+// onMachines runs a test for kind and for local. The machine runs create and remove,
+// lines of sh, when it creates or removes a cluster.
+func onMachines(t *testing.T, create, remove string, test func(t *testing.T, m machine)) {
+	for _, which := range []string{"kind", "local"} {
+		t.Run(which, func(t *testing.T) {
+			dir := t.TempDir()
+			for name, value := range map[string]string{
+				"XDG_CACHE_HOME": dir, "DIR": dir, "PATH": dir + ":" + os.Getenv("PATH"),
+				"CREATE": create, "REMOVE": remove,
+			} {
+				t.Setenv(name, value)
+			}
+			for _, name := range []string{"go", "docker", "kubectl"} {
+				if err := os.WriteFile(filepath.Join(dir, name), []byte(script), 0o700); err != nil {
+					t.Fatal(err)
+				}
+			}
+			test(t, machine{t, dir, which})
+		})
+	}
+}
+
+// open opens a cluster and returns what it logs, now and later.
+func (m machine) open(keep bool) (*Cluster, *bytes.Buffer) {
+	m.t.Helper()
+	log := new(bytes.Buffer)
+	c, err := Open(m.t.Context(), Options{Which: m.which, Prefix: "test", Keep: keep, Log: log})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return c, log
+}
+
+func (m machine) close(clusters ...*Cluster) {
+	m.t.Helper()
+	for _, c := range clusters {
+		if err := c.Close(m.t.Context()); err != nil {
+			m.t.Error(err)
 		}
 	}
-	return m
-}
-
-func (m machine) does(create, remove string) {
-	m.t.Setenv("CREATE", create)
-	m.t.Setenv("REMOVE", remove)
-}
-
-func (m machine) open(ctx context.Context, keep bool) (*Cluster, string, error) {
-	var log bytes.Buffer
-	c, err := Open(ctx, Options{Which: m.which, Prefix: "test", Keep: keep, Log: &log})
-	if err == nil {
-		c.log = &log
-	}
-	return c, log.String(), err
 }
 
 // calls returns the calls that created or removed clusters since the last call of
@@ -123,19 +129,7 @@ func (m machine) calls() []string {
 	if err := errors.Join(err, os.Remove(path)); err != nil {
 		m.t.Fatal(err)
 	}
-	var calls []string
-	for line := range strings.Lines(string(content)) {
-		f := strings.Fields(line)
-		switch {
-		case len(f) > 5 && f[2] == "kind" && f[4] == "cluster": // go tool kind create cluster --name NAME …
-			calls = append(calls, f[3]+" "+f[6])
-		case f[0] == "cluster": // up --name NAME
-			calls = append(calls, map[string]string{"up": "create", "down": "delete"}[f[1]]+" "+f[3])
-		case f[0] != "go":
-			calls = append(calls, strings.TrimSpace(line))
-		}
-	}
-	return calls
+	return strings.Split(strings.TrimSpace(string(content)), "\n")
 }
 
 func (m machine) expect(want ...string) {
@@ -145,266 +139,193 @@ func (m machine) expect(want ...string) {
 	}
 }
 
-// runs returns the names of the folders of runs.
-func (m machine) runs() []string {
+// expectRuns checks the names of the folders of runs.
+func (m machine) expectRuns(want ...string) {
 	m.t.Helper()
-	entries, err := os.ReadDir(filepath.Join(m.dir, "cache", "informers-cluster", "runs"))
+	entries, err := os.ReadDir(filepath.Join(m.dir, "informers-runs"))
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	names := []string{}
+	var got []string
 	for _, entry := range entries {
-		names = append(names, entry.Name())
+		got = append(got, entry.Name())
 	}
-	return names
-}
-
-func (m machine) expectRuns(want ...string) {
-	m.t.Helper()
 	slices.Sort(want)
-	if got := m.runs(); !slices.Equal(got, want) {
+	if !slices.Equal(got, want) {
 		m.t.Errorf("folders of runs %q, want %q", got, want)
 	}
 }
 
-// both runs a test for kind and for local.
-func both(t *testing.T, test func(t *testing.T, which, other string)) {
-	t.Run("kind", func(t *testing.T) { test(t, "kind", "local") })
-	t.Run("local", func(t *testing.T) { test(t, "local", "kind") })
-}
-
 func TestOpenAndClose(t *testing.T) {
-	both(t, func(t *testing.T, which, _ string) {
-		m := newMachine(t, which, "", "")
-		a, _, err := m.open(t.Context(), false)
-		if err != nil {
-			t.Fatal(err)
-		}
-		b, log, err := m.open(t.Context(), false)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if want := "cluster: " + which + " (asked for)\n"; log != want {
+	onMachines(t, "", "", func(t *testing.T, m machine) {
+		a, _ := m.open(false)
+		b, log := m.open(false)
+		if want := "cluster: " + m.which + " (asked for)\n"; log.String() != want {
 			t.Errorf("log %q, want %q", log, want)
 		}
 		m.expect("create "+a.Name, "create "+b.Name)
-		m.expectRuns(a.Name, b.Name)
-		for _, c := range []*Cluster{a, b, a} {
-			if err := c.Close(t.Context()); err != nil {
-				t.Error(err)
-			}
-		}
+		m.expectRuns(a.Name+"."+m.which, b.Name+"."+m.which)
+		m.close(a, b, a)
 		m.expect("delete "+a.Name, "delete "+b.Name)
 		m.expectRuns()
 	})
 }
 
-// TestSweptBeforeClose: a Sweep may take the lock while Close waits for it.
-func TestSweptBeforeClose(t *testing.T) {
-	both(t, func(t *testing.T, which, _ string) {
-		m := newMachine(t, which, "", "")
-		c, _, err := m.open(t.Context(), false)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := errors.Join(os.RemoveAll(c.dir), c.Close(t.Context())); err != nil {
-			t.Error(err)
-		}
-		m.expect("create " + c.Name)
-	})
-}
-
+// TestSweep: it removes a killed run's cluster, and no other, not even that of a run
+// that no longer refers to it.
 func TestSweep(t *testing.T) {
-	both(t, func(t *testing.T, which, other string) {
-		m := newMachine(t, which, "", `test ! -e "$8.lock"`) // as kind delete --kubeconfig does
-		kept, _, err := m.open(t.Context(), true)
-		if err != nil {
-			t.Fatal(err)
+	noLock := `test ! -e "$8.lock"` // as kind delete --kubeconfig does
+	onMachines(t, "", noLock, func(t *testing.T, m machine) {
+		other := map[string]string{"kind": "local", "local": "kind"}[m.which]
+		kept, keptLog := m.open(true)
+		m.close(kept, kept)
+		keptDir := filepath.Join(m.dir, "informers-runs", kept.Name)
+		for _, want := range map[string][]string{
+			"kind": {
+				fmt.Sprintf("export KUBECONFIG=%q\n", keptDir+"/kubeconfig"),
+				fmt.Sprintf("kind delete cluster --name %s && rm -r %q\n", kept.Name, keptDir),
+			},
+			"local": {`eval "$(go -C cluster run . up --name ` + kept.Name + ")\"\n", "down --name " + kept.Name + "\n"},
+		}[m.which] {
+			if !strings.Contains(keptLog.String(), want) {
+				t.Errorf("log %q, want %q", keptLog, want)
+			}
 		}
-		mine, _, err := m.open(t.Context(), false)
-		if err != nil {
-			t.Fatal(err)
-		}
-		live, kill := startRun(t, which)
-		dead, killDead := startRun(t, which)
+		m.expect("create " + kept.Name) // and no delete
+		forgotten, _ := m.open(false)
+		name := forgotten.Name
+		live, kill := startRun(t, m.which)
+		dead, killDead := startRun(t, m.which)
 		killDead()
-		deadDir := filepath.Join(filepath.Dir(mine.dir), dead)
-		_ = os.Remove(filepath.Join(deadDir, "cluster")) // killed before it was built
-		if err := os.WriteFile(filepath.Join(deadDir, "kubeconfig.lock"), nil, 0); err != nil {
-			t.Fatal(err)
-		}
 		others, killOther := startRun(t, other)
 		killOther()
-		if err := kept.Close(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		stranger := filepath.Join(filepath.Dir(mine.dir), "stranger") // no lock file
-		if err := os.Mkdir(stranger, 0o700); err != nil {
+		runs := filepath.Join(m.dir, "informers-runs")
+		if err := errors.Join(
+			os.WriteFile(filepath.Join(runs, dead+"."+m.which, "kubeconfig.lock"), nil, 0o600),
+			os.Mkdir(filepath.Join(runs, "new"), 0o700), // of a run that is about to lock it
+		); err != nil {
 			t.Fatal(err)
 		}
 		m.calls()
-
-		var log bytes.Buffer
-		if err := Sweep(t.Context(), which, "", &log); err != nil {
-			t.Error(err)
-		}
-		if want := fmt.Sprintf("removing the %s cluster %s, left behind by a killed run\n", which, dead); log.String() != want {
-			t.Errorf("log %q, want %q", &log, want)
-		}
-		m.expect("delete " + dead)
-		left := []string{mine.Name, live, others, "stranger"}
-		if which == "kind" {
-			left = append(left, kept.Name) // with its kubeconfig
-		}
-		m.expectRuns(left...)
-
-		// The next Open finds that the other run has been killed in the meantime.
-		kill()
-		c, opened, err := m.open(t.Context(), false)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if want := fmt.Sprintf("cluster: %s (asked for)\nremoving the %[1]s cluster %s, left behind by a killed run\n", which, live); opened != want {
-			t.Errorf("log %q, want %q", opened, want)
-		}
-		m.expect("delete "+live, "create "+c.Name)
-		if err := errors.Join(mine.Close(t.Context()), c.Close(t.Context())); err != nil {
-			t.Error(err)
-		}
-		m.expect("delete "+mine.Name, "delete "+c.Name)
-	})
-}
-
-// TestForgotten: a run counts as alive even if it no longer refers to its cluster.
-func TestForgotten(t *testing.T) {
-	both(t, func(t *testing.T, which, _ string) {
-		m := newMachine(t, which, "", "")
-		if _, _, err := m.open(t.Context(), false); err != nil {
-			t.Fatal(err)
-		}
 		collected := make(chan struct{})
 		runtime.AddCleanup(new([64]byte), func(c chan struct{}) { close(c) }, collected)
 		for range 2 { // the collector closes files at some later time, in the same way
 			runtime.GC()
 		}
 		<-collected
+
 		var log bytes.Buffer
-		if err := Sweep(t.Context(), which, "", &log); err != nil || log.Len() > 0 {
-			t.Errorf("Sweep: %v, log %q", err, &log)
+		if err := Sweep(t.Context(), m.which, "", &log); err != nil {
+			t.Error(err)
 		}
+		removing := "removing the " + m.which + " cluster %s, left behind by a killed run\n"
+		if want := fmt.Sprintf(removing, dead); log.String() != want {
+			t.Errorf("log %q, want %q", &log, want)
+		}
+		m.expect("delete " + dead)
+		left := []string{name + "." + m.which, live + "." + m.which, others + "." + other, "new"}
+		if m.which == "kind" {
+			left = append(left, kept.Name) // with its kubeconfig
+		}
+		m.expectRuns(left...)
+
+		// The next Open finds that the other run has been killed in the meantime.
+		kill()
+		c, opened := m.open(false)
+		if want := "cluster: " + m.which + " (asked for)\n" + fmt.Sprintf(removing, live); opened.String() != want {
+			t.Errorf("log %q, want %q", opened, want)
+		}
+		m.close(c)
+		m.expect("delete "+live, "create "+c.Name, "delete "+c.Name)
 	})
 }
 
-// TestRemoveFails: the next run removes a cluster that cannot be removed now.
+// TestRemoveFails: if a cluster cannot be removed, Close says so, and so does the
+// next run; a later one removes it.
 func TestRemoveFails(t *testing.T) {
-	both(t, func(t *testing.T, which, _ string) {
-		m := newMachine(t, which, "", "echo no daemon >&2; exit 1")
-		c, _, err := m.open(t.Context(), false)
-		if err != nil {
-			t.Fatal(err)
+	onMachines(t, "", "echo no daemon >&2; exit 1", func(t *testing.T, m machine) {
+		c, _ := m.open(false)
+		if err := c.Close(t.Context()); err == nil || !strings.HasSuffix(err.Error(), "exit status 1: no daemon") {
+			t.Errorf("Close: %v", err)
 		}
-		for range 2 {
-			err := c.Close(t.Context())
-			if err == nil || !strings.HasSuffix(err.Error(), "exit status 1: no daemon") {
-				t.Errorf("Close: %v", err)
-			}
-		}
-		next, log, err := m.open(t.Context(), false)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !strings.HasSuffix(log, "exit status 1: no daemon\n") || strings.Count(log, "\n") != 3 {
+		dead, kill := startRun(t, m.which)
+		kill()
+		next, log := m.open(false)
+		if !strings.HasSuffix(log.String(), "exit status 1: no daemon\n") || strings.Count(log.String(), "\n") != 3 {
 			t.Errorf("log %q, want one line that says why it was not removed", log)
 		}
-		m.expect("create "+c.Name, "delete "+c.Name, "delete "+c.Name, "delete "+c.Name, "create "+next.Name)
-		m.does("", "")
-		if err := Sweep(t.Context(), which, "", io.Discard); err != nil {
+		m.expect("create "+c.Name, "delete "+c.Name, "create "+dead, "delete "+dead, "create "+next.Name)
+		t.Setenv("REMOVE", "")
+		if err := Sweep(t.Context(), m.which, "", io.Discard); err != nil {
 			t.Error(err)
 		}
-		m.expect("delete " + c.Name)
-		m.expectRuns(next.Name)
-		if err := next.Close(t.Context()); err != nil {
-			t.Error(err)
-		}
+		m.close(c, next)
+		m.expect("delete "+dead, "delete "+c.Name, "delete "+next.Name)
+		m.expectRuns()
 	})
 }
 
+// TestOpenFails: a cluster that cannot be created is removed, even if it would be
+// kept. If a program outlives the interrupted one, as docker run does, the cluster is
+// removed only after that program has exited.
 func TestOpenFails(t *testing.T) {
-	both(t, func(t *testing.T, which, _ string) {
-		m := newMachine(t, which, "echo no space left >&2; exit 1", "")
-		_, _, err := m.open(t.Context(), false)
-		if err == nil || !strings.HasPrefix(err.Error(), which+" cluster: ") || !strings.HasSuffix(err.Error(), "exit status 1: no space left") {
-			t.Errorf("Open: %v", err)
-		}
-		if calls := m.calls(); len(calls) != 2 || strings.Replace(calls[0], "create", "delete", 1) != calls[1] {
-			t.Errorf("calls %q, want the cluster created and removed", calls)
-		}
-		m.expectRuns()
-	})
+	for name, test := range map[string]struct{ create, want string }{
+		"error":       {"echo no space left >&2; exit 1", "exit status 1: no space left"},
+		"interrupted": {`echo >"$DIR/begun"; exec sleep 60`, "context canceled"},
+	} {
+		outlived := `test "$1" = up || (sleep 0.3; echo container >>"$DIR/calls") >/dev/null 2>&1 & `
+		t.Run(name, func(t *testing.T) {
+			onMachines(t, outlived+test.create, "", func(t *testing.T, m machine) {
+				begun := filepath.Join(m.dir, "begun")
+				if err := syscall.Mkfifo(begun, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				go func() {
+					_, _ = os.ReadFile(begun)
+					cancel()
+				}()
+				_, err := Open(ctx, Options{Which: m.which, Prefix: "test", Keep: true})
+				said := fmt.Sprint(err)
+				if !strings.HasPrefix(said, m.which+" cluster: ") || !strings.HasSuffix(said, test.want) {
+					t.Errorf("Open: %v, want %s", err, test.want)
+				}
+				calls := m.calls()
+				want := []string{calls[0], "container", strings.Replace(calls[0], "create", "delete", 1)}
+				if m.which == "local" {
+					want = slices.Delete(want, 1, 2)
+				}
+				if !slices.Equal(calls, want) {
+					t.Errorf("calls %q, want %q", calls, want)
+				}
+				m.expectRuns()
+			})
+		})
+	}
 }
 
-// TestOpenInterrupted: if a program outlives the interrupted one, as docker run does,
-// the cluster is removed only after that program has exited.
-func TestOpenInterrupted(t *testing.T) {
-	both(t, func(t *testing.T, which, _ string) {
-		create := `echo >"$DIR/begun"; exec sleep 60`
-		if which == "kind" {
-			create = `(sleep 0.3; echo container >>"$DIR/calls") >/dev/null 2>&1 & ` + create
+// TestKindOutlivesRun: as long as a killed run's kind still runs, no Sweep removes the
+// cluster, because kind would go on to create it. Two runs of cluster/ wait for each other.
+func TestKindOutlivesRun(t *testing.T) {
+	onMachines(t, `kill -KILL $PPID; read end <"$DIR/end"`, "", func(t *testing.T, m machine) {
+		end := filepath.Join(m.dir, "end")
+		if m.which == "local" {
+			t.Skip("cluster/ has a lock")
 		}
-		m := newMachine(t, which, create, "")
-		begun := filepath.Join(m.dir, "begun")
-		if err := syscall.Mkfifo(begun, 0o600); err != nil {
+		if err := syscall.Mkfifo(end, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		ctx, cancel := context.WithCancel(t.Context())
-		go func() {
-			_, _ = os.ReadFile(begun)
-			cancel()
-		}()
-		_, _, err := m.open(ctx, true)
-		if !errors.Is(err, context.Canceled) {
-			t.Errorf("Open: %v", err)
+		run := exec.CommandContext(t.Context(), os.Args[0])
+		run.Env = append(os.Environ(), asRun+"="+m.which)
+		if err := run.Run(); err == nil {
+			t.Fatal("the run was not killed")
 		}
-		calls := m.calls()
-		want := []string{calls[0], strings.Replace(calls[0], "create", "delete", 1)}
-		if which == "kind" {
-			want = slices.Insert(want, 1, "container")
+		var log bytes.Buffer
+		if err := Sweep(t.Context(), m.which, "", &log); err != nil || log.Len() > 0 {
+			t.Errorf("Sweep: %v, log %q", err, &log)
 		}
-		if !slices.Equal(calls, want) {
-			t.Errorf("calls %q, want %q", calls, want)
-		}
-		m.expectRuns()
-	})
-}
-
-func TestKeep(t *testing.T) {
-	both(t, func(t *testing.T, which, _ string) {
-		m := newMachine(t, which, "", "")
-		c, _, err := m.open(t.Context(), true)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(c.Kubeconfig, nil, 0o600); err != nil { // as kind does
-			t.Fatal(err)
-		}
-		if err := errors.Join(c.Close(t.Context()), c.Close(t.Context())); err != nil {
-			t.Fatal(err)
-		}
-		log := c.log.(*bytes.Buffer).String()
-		for _, want := range map[string][]string{
-			"kind":  {"export KUBECONFIG=\"" + c.Kubeconfig + "\"\n", "kind delete cluster --name " + c.Name + " && rm -r \"" + filepath.Dir(c.Kubeconfig) + "\"\n"},
-			"local": {`eval "$(go -C cluster run . up --name ` + c.Name + ")\"\n", "down --name " + c.Name + "\n"},
-		}[which] {
-			if !strings.Contains(log, want) {
-				t.Errorf("log %q, want %q", log, want)
-			}
-		}
-		if err := Sweep(t.Context(), which, "", io.Discard); err != nil {
+		if err := os.WriteFile(end, nil, 0o600); err != nil {
 			t.Error(err)
-		}
-		m.expect("create " + c.Name)
-		if _, err := os.Stat(c.Kubeconfig); (err == nil) != (which == "kind") {
-			t.Errorf("the kubeconfig of a kept %s cluster: %v", which, err)
 		}
 	})
 }

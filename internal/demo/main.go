@@ -23,13 +23,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/cache"
-	"k8s.io/client-go/tools/clientcmd"
-	watchtools "k8s.io/client-go/tools/watch"
 
 	"example.com/informers/internal/clusters"
 )
@@ -79,7 +72,8 @@ func demo(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	ns, err := client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "demo-"}}, metav1.CreateOptions{})
+	namespaces := client.CoreV1().Namespaces()
+	ns, err := namespaces.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "demo-"}}, metav1.CreateOptions{})
 	if err != nil {
 		return fmt.Errorf("create a namespace: %w", err)
 	}
@@ -87,12 +81,9 @@ func demo(ctx context.Context) (err error) {
 		if c.Which != "current" {
 			return nil // removed with its cluster
 		}
-		return client.CoreV1().Namespaces().Delete(ctx, ns.Name, metav1.DeleteOptions{})
+		return namespaces.Delete(ctx, ns.Name, metav1.DeleteOptions{})
 	})
-	if err := setNamespace(c.Kubeconfig, ns.Name); err != nil {
-		return err
-	}
-	if err := createWeb(ctx, client, ns.Name, c.Nginx); err != nil {
+	if err := createWeb(ctx, c, ns.Name); err != nil {
 		return fmt.Errorf("create the pod web: %w", err)
 	}
 
@@ -101,50 +92,36 @@ func demo(ctx context.Context) (err error) {
 	return story(ctx, c, chapter, ns.Name)
 }
 
-// setNamespace makes the namespace kubectl's default, so that its commands are the
-// ones that a learner types.
-func setNamespace(kubeconfig, namespace string) error {
-	config, err := clientcmd.LoadFromFile(kubeconfig)
-	if err != nil {
-		return fmt.Errorf("load kubeconfig: %w", err)
-	}
-	config.Contexts[config.CurrentContext].Namespace = namespace
-	return clientcmd.WriteToFile(*config, kubeconfig)
-}
-
-// createWeb creates the pod web and returns when it is ready. The API server rejects a
-// pod until its namespace has the service account default.
-func createWeb(ctx context.Context, client kubernetes.Interface, namespace, image string) error {
+// createWeb creates the pod web and returns when it is ready. An error has the last
+// line that the failed command printed.
+func createWeb(ctx context.Context, c *clusters.Cluster, namespace string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, 5*time.Minute, errors.New("not ready after 5 minutes"))
 	defer cancel()
-	if err := until(ctx, client, namespace, "serviceaccounts", "default", &corev1.ServiceAccount{}, func(watch.Event) (bool, error) { return true, nil }); err != nil {
-		return err
-	}
-	pod := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: "web"},
-		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "web", Image: image}}},
-	}
-	if _, err := client.CoreV1().Pods(namespace).Create(ctx, pod, metav1.CreateOptions{}); err != nil {
-		return err
-	}
-	return until(ctx, client, namespace, "pods", "web", &corev1.Pod{}, func(event watch.Event) (bool, error) {
-		for _, condition := range event.Object.(*corev1.Pod).Status.Conditions {
-			if condition.Type == corev1.PodReady && condition.Status == corev1.ConditionTrue {
-				return true, nil
-			}
+	for _, command := range []string{
+		// kubectl's default, so that its commands are the ones that a learner types.
+		"kubectl config set-context --current --namespace " + namespace,
+		// The API server rejects a pod until its namespace has this service account.
+		"kubectl wait --for create --timeout 1h serviceaccount/default",
+		"kubectl run web --image " + c.Nginx,
+		"kubectl wait --for condition=Ready --timeout 1h pod/web",
+	} {
+		output, err := run(ctx, c, command)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
-		return false, nil
-	})
-}
-
-// until watches an object until condition returns true.
-func until(ctx context.Context, client kubernetes.Interface, namespace, resource, name string, object runtime.Object, condition watchtools.ConditionFunc) error {
-	selector := fields.OneTermEqualSelector("metadata.name", name)
-	objects := cache.NewListWatchFromClient(client.CoreV1().RESTClient(), resource, namespace, selector)
-	if _, err := watchtools.UntilWithSync(ctx, objects, object, nil, condition); err != nil {
-		return fmt.Errorf("wait for %s %s: %w", resource, name, errors.Join(err, context.Cause(ctx)))
+		if err != nil {
+			return fmt.Errorf("%s: %w: %s", command, err, output[strings.LastIndex(output, "\n")+1:])
+		}
 	}
 	return nil
+}
+
+// run runs a command and returns what it printed.
+func run(ctx context.Context, c *clusters.Cluster, command string) (string, error) {
+	cmd := exec.CommandContext(ctx, "sh", "-c", command)
+	cmd.Env = c.Env
+	output, err := cmd.CombinedOutput()
+	return strings.TrimSpace(string(output)), err
 }
 
 // A step is a line that the chapter has to print, and the command to type then.
@@ -212,7 +189,12 @@ func story(ctx context.Context, c *clusters.Cluster, chapter, namespace string) 
 		case steps[0].line.MatchString(lines.Text()):
 			if command := steps[0].then; command != "" {
 				go func() {
-					err := run(ctx, c, out, command)
+					out.Print("$ " + command)
+					output, err := run(ctx, c, command)
+					out.Print(output)
+					if err != nil {
+						err = fmt.Errorf("%s: %w", command, err)
+					}
 					typed <- result{command, time.Now(), err}
 				}()
 			}
@@ -232,19 +214,6 @@ func story(ctx context.Context, c *clusters.Cluster, chapter, namespace string) 
 	_, _ = io.Copy(io.Discard, stdout)
 	if err := cmd.Wait(); err != nil {
 		return fmt.Errorf("05-resync: %w", err)
-	}
-	return nil
-}
-
-// run prints a command as if it were typed, and runs it.
-func run(ctx context.Context, c *clusters.Cluster, out *log.Logger, command string) error {
-	out.Print("$ " + command)
-	cmd := exec.CommandContext(ctx, "sh", "-c", command)
-	cmd.Env = c.Env
-	output, err := cmd.CombinedOutput()
-	out.Print(strings.TrimSpace(string(output)))
-	if err != nil {
-		return fmt.Errorf("%s: %w", command, err)
 	}
 	return nil
 }
