@@ -1,5 +1,6 @@
 // draw makes pictures and tables from the recordings in docs/data, and inserts them into
-// the generated regions of docs/*.md. With -check it only reports what is stale.
+// the generated regions of docs/*.md and of the chapters. With -check it only reports what
+// is stale.
 package main
 
 import (
@@ -12,7 +13,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 )
@@ -36,11 +36,11 @@ func run(root string, check bool) error {
 	if err != nil {
 		return err
 	}
-	pages, err := regions(root, recordings)
+	filled, err := pages(root, recordings)
 	if err != nil {
 		return err
 	}
-	maps.Copy(files, pages)
+	maps.Copy(files, filled)
 
 	var problems []error
 	for _, name := range slices.Sorted(maps.Keys(files)) {
@@ -60,8 +60,8 @@ func run(root string, check bool) error {
 	problems = append(problems, err)
 	for _, path := range drawn {
 		name := "docs/pictures/" + filepath.Base(path)
-		switch _, ok := files[name]; {
-		case ok || !ours.MatchString(name):
+		switch {
+		case files[name] != nil:
 		case check:
 			problems = append(problems, fmt.Errorf("%s is stale: no recording draws it", name))
 		default:
@@ -71,98 +71,69 @@ func run(root string, check bool) error {
 	return errors.Join(problems...)
 }
 
-var ours = regexp.MustCompile(`-(light|dark)-(wide|narrow)\.svg$`)
-
-// A Recording is one file of docs/data.
-type Recording struct {
-	Name      string                     `json:"-"`
-	Fields    map[string]json.RawMessage `json:"-"`
-	Recorded  struct{ Command, Machine, Date string }
-	Timelines []*Timeline
-	Bars      []*Bars
+// A recording is one file of docs/data. Its other fields are tables.
+type recording struct {
+	name      string
+	recorded  struct{ Command, Machine, Date string }
+	timelines []*timeline
+	fields    map[string]json.RawMessage
 }
 
 // load reads all recordings, in the order of their names.
-func load(root string) (recordings []*Recording, err error) {
+func load(root string) (recordings []*recording, err error) {
 	paths, err := filepath.Glob(filepath.Join(root, "docs/data/*.json"))
 	if err != nil {
 		return nil, err
 	}
 	for _, path := range paths {
-		r := &Recording{Name: strings.TrimSuffix(filepath.Base(path), ".json")}
-		data, err := os.ReadFile(path)
-		if err == nil {
-			err = json.Unmarshal(data, &r.Fields)
-		}
-		for field, into := range map[string]any{"recorded": &r.Recorded, "timelines": &r.Timelines, "bars": &r.Bars} {
-			if raw, ok := r.Fields[field]; ok && err == nil {
-				dec := json.NewDecoder(bytes.NewReader(raw))
-				if field != "recorded" { // "recorded" also has versions
-					dec.DisallowUnknownFields()
-				}
-				if err = dec.Decode(into); err != nil {
-					err = fmt.Errorf("%s: %w", field, err)
-				}
-			}
-		}
-		if err != nil {
-			return nil, fmt.Errorf("docs/data/%s.json: %w", r.Name, err)
+		r := &recording{name: strings.TrimSuffix(filepath.Base(path), ".json")}
+		if err := r.read(path); err != nil {
+			return nil, fmt.Errorf("docs/data/%s.json: %w", r.name, err)
 		}
 		recordings = append(recordings, r)
 	}
 	return recordings, nil
 }
 
-// A picture is drawn from a recording, once for each scheme and format.
-type picture struct {
-	name, title, alt string
-	check            func() error
-	draw             func(scheme, format) ([]byte, error)
+func (r *recording) read(path string) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(data, &r.fields); err != nil {
+		return err
+	}
+	if err := json.Unmarshal(r.fields["recorded"], &r.recorded); err != nil {
+		return fmt.Errorf("recorded: %w", err)
+	}
+	if r.fields["timelines"] == nil {
+		return nil
+	}
+	dec := json.NewDecoder(bytes.NewReader(r.fields["timelines"]))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&r.timelines); err != nil {
+		return fmt.Errorf("timelines: %w", err)
+	}
+	return nil
 }
 
-func (r *Recording) pictures() (all []picture) {
-	for _, t := range r.Timelines {
-		all = append(all, picture{t.Name, t.Title, t.Alt, t.check, t.draw})
-	}
-	for _, b := range r.Bars {
-		all = append(all, picture{b.Name, b.Title, b.Alt, b.check, b.draw})
-	}
-	return all
-}
-
-var nameOK = regexp.MustCompile(`^[a-z0-9-]+$`)
-
-func pictures(recordings []*Recording) (map[string][]byte, error) {
+// pictures draws all timelines. It returns the files by their paths.
+func pictures(recordings []*recording) (map[string][]byte, error) {
 	files := map[string][]byte{}
 	for _, r := range recordings {
-		for _, pic := range r.pictures() {
-			at := fmt.Sprintf("docs/data/%s.json: picture %q", r.Name, pic.name)
-			err := pic.check()
-			if file(pic.name, schemes[0], formats[0], files) || !nameOK.MatchString(pic.name) {
-				err = errors.New("needs a name of its own of a-z, 0-9 and -")
-			} else if pic.title == "" || pic.alt == "" {
-				err = errors.New("needs a title and an alt")
+		for _, t := range r.timelines {
+			path := "docs/pictures/" + t.Name + ".svg"
+			err := t.check()
+			if files[path] != nil {
+				err = errors.New("another picture has this name")
+			}
+			if err == nil {
+				files[path], err = t.draw()
 			}
 			if err != nil {
-				return nil, fmt.Errorf("%s: %w", at, err)
-			}
-			for _, s := range schemes {
-				for _, f := range formats {
-					if files["docs/"+path(pic.name, s, f)], err = pic.draw(s, f); err != nil {
-						return nil, fmt.Errorf("%s: %w", at, err)
-					}
-				}
+				return nil, fmt.Errorf("docs/data/%s.json: picture %q: %w", r.name, t.Name, err)
 			}
 		}
 	}
 	return files, nil
-}
-
-// path returns the path of a picture, relative to docs.
-func path(name string, s scheme, f format) string {
-	return fmt.Sprintf("pictures/%s-%s-%s.svg", name, s.name, f.name)
-}
-
-func file(name string, s scheme, f format, files map[string][]byte) bool {
-	return files["docs/"+path(name, s, f)] != nil
 }
