@@ -55,7 +55,7 @@ func TestStaleFilesAreNamed(t *testing.T) {
 		{"datum", "docs/pictures/sample.svg is stale: make docs", func(t *testing.T, docs string) {
 			change(t, docs+"/data/sample.json", `"until": 138`, `"until": 137`)
 		}},
-		{"name", "docs/pictures/sample.svg is stale: make docs\ndocs/pictures/old.svg is stale: no recording draws it",
+		{"name", "docs/pictures/old.svg is stale: no recording draws it\ndocs/pictures/sample.svg is stale: make docs",
 			func(t *testing.T, docs string) {
 				if err := os.Rename(docs+"/pictures/sample.svg", docs+"/pictures/old.svg"); err != nil {
 					t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -28,44 +29,38 @@ func main() {
 }
 
 func run(root string, check bool) error {
-	recordings, err := load(root)
+	repo := os.DirFS(root)
+	recordings, err := load(repo)
 	if err != nil {
 		return err
 	}
-	files, err := pictures(recordings)
+	files := map[string][]byte{} // what has to be in a file; nil if it has to go
+	drawn, err := fs.Glob(repo, "docs/pictures/*.svg")
 	if err != nil {
 		return err
 	}
-	filled, err := pages(root, recordings)
-	if err != nil {
+	for _, name := range drawn {
+		files[name] = nil
+	}
+	if err := draw(files, recordings); err != nil {
 		return err
 	}
-	maps.Copy(files, filled)
-
+	if err := fillPages(files, repo, recordings); err != nil {
+		return err
+	}
 	var problems []error
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		path := filepath.Join(root, name)
-		old, err := os.ReadFile(path)
-		switch {
-		case err == nil && bytes.Equal(old, files[name]):
-		case err != nil && !errors.Is(err, fs.ErrNotExist):
-			problems = append(problems, err)
+		switch old, err := os.ReadFile(path); {
+		case err == nil && files[name] != nil && bytes.Equal(old, files[name]):
+		case check && files[name] == nil:
+			problems = append(problems, fmt.Errorf("%s is stale: no recording draws it", name))
 		case check:
 			problems = append(problems, fmt.Errorf("%s is stale: make docs", name))
+		case files[name] == nil:
+			problems = append(problems, os.Remove(path))
 		default:
 			problems = append(problems, os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, files[name], 0o644))
-		}
-	}
-	drawn, err := filepath.Glob(filepath.Join(root, "docs/pictures/*.svg"))
-	problems = append(problems, err)
-	for _, path := range drawn {
-		name := "docs/pictures/" + filepath.Base(path)
-		switch {
-		case files[name] != nil:
-		case check:
-			problems = append(problems, fmt.Errorf("%s is stale: no recording draws it", name))
-		default:
-			problems = append(problems, os.Remove(path))
 		}
 	}
 	return errors.Join(problems...)
@@ -80,60 +75,49 @@ type recording struct {
 }
 
 // load reads all recordings, in the order of their names.
-func load(root string) (recordings []*recording, err error) {
-	paths, err := filepath.Glob(filepath.Join(root, "docs/data/*.json"))
+func load(repo fs.FS) (recordings []*recording, err error) {
+	names, err := fs.Glob(repo, "docs/data/*.json")
 	if err != nil {
 		return nil, err
 	}
-	for _, path := range paths {
-		r := &recording{name: strings.TrimSuffix(filepath.Base(path), ".json")}
-		if err := r.read(path); err != nil {
-			return nil, fmt.Errorf("docs/data/%s.json: %w", r.name, err)
+	for _, name := range names {
+		r := &recording{name: strings.TrimSuffix(path.Base(name), ".json")}
+		data, err := fs.ReadFile(repo, name)
+		if err == nil {
+			err = json.Unmarshal(data, &r.fields)
+		}
+		if err == nil {
+			err = json.Unmarshal(r.fields["recorded"], &r.recorded)
+		}
+		if timelines, ok := r.fields["timelines"]; ok && err == nil {
+			dec := json.NewDecoder(bytes.NewReader(timelines))
+			dec.DisallowUnknownFields()
+			err = dec.Decode(&r.timelines)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
 		}
 		recordings = append(recordings, r)
 	}
 	return recordings, nil
 }
 
-func (r *recording) read(path string) error {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	if err := json.Unmarshal(data, &r.fields); err != nil {
-		return err
-	}
-	if err := json.Unmarshal(r.fields["recorded"], &r.recorded); err != nil {
-		return fmt.Errorf("recorded: %w", err)
-	}
-	if r.fields["timelines"] == nil {
-		return nil
-	}
-	dec := json.NewDecoder(bytes.NewReader(r.fields["timelines"]))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&r.timelines); err != nil {
-		return fmt.Errorf("timelines: %w", err)
-	}
-	return nil
-}
-
-// pictures draws all timelines. It returns the files by their paths.
-func pictures(recordings []*recording) (map[string][]byte, error) {
-	files := map[string][]byte{}
+// draw adds the pictures of all recordings to files.
+func draw(files map[string][]byte, recordings []*recording) error {
 	for _, r := range recordings {
 		for _, t := range r.timelines {
-			path := "docs/pictures/" + t.Name + ".svg"
+			name := "docs/pictures/" + t.Name + ".svg"
 			err := t.check()
-			if files[path] != nil {
+			if files[name] != nil {
 				err = errors.New("another picture has this name")
 			}
 			if err == nil {
-				files[path], err = t.draw()
+				files[name], err = t.draw()
 			}
 			if err != nil {
-				return nil, fmt.Errorf("docs/data/%s.json: picture %q: %w", r.name, t.Name, err)
+				return fmt.Errorf("docs/data/%s.json: picture %q: %w", r.name, t.Name, err)
 			}
 		}
 	}
-	return files, nil
+	return nil
 }

@@ -4,8 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"os"
-	"path/filepath"
+	"io/fs"
 	"regexp"
 	"slices"
 	"strings"
@@ -16,31 +15,24 @@ var (
 	marks  = regexp.MustCompile(`<!-- /?generated\b`)
 )
 
-// pages returns the pages of docs and of chapters, with their regions filled in.
-func pages(root string, recordings []*recording) (map[string][]byte, error) {
-	docs, err := filepath.Glob(filepath.Join(root, "docs/*.md"))
-	if err != nil {
-		return nil, err
-	}
-	chapters, err := filepath.Glob(filepath.Join(root, "[0-9]*/README.md"))
-	if err != nil {
-		return nil, err
-	}
-	files := map[string][]byte{}
-	for _, path := range append(docs, chapters...) {
-		name, err := filepath.Rel(root, path)
+// fillPages adds the pages of docs and of chapters to files, with their regions filled in.
+func fillPages(files map[string][]byte, repo fs.FS, recordings []*recording) error {
+	for _, pattern := range []string{"docs/*.md", "[0-9]*/README.md"} {
+		names, err := fs.Glob(repo, pattern)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		text, err := os.ReadFile(path)
-		if err != nil {
-			return nil, err
-		}
-		if files[name], err = fill(text, recordings); err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
+		for _, name := range names {
+			text, err := fs.ReadFile(repo, name)
+			if err == nil {
+				files[name], err = fill(text, recordings)
+			}
+			if err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
 		}
 	}
-	return files, nil
+	return nil
 }
 
 // fill generates the regions of a page.
