@@ -32,7 +32,7 @@ type lifeWrite struct {
 	Component     string      `json:"component"`
 	Request       string      `json:"request"`
 	ManagedFields string      `json:"managedFields"` // the manager whose entry it changed
-	Changed       string      `json:"changed"`       // the fields that explain the change, and the number of others
+	Changed       string      `json:"changed"`       // what explains the change, and the number of other fields
 	Handler       string      `json:"handler"`
 }
 

@@ -51,9 +51,9 @@ func (r *recorder) lister(ctx context.Context) (any, error) {
 	defer factory.Shutdown()
 	defer cancel()
 	informer, inStore := factory.Core().V1().Pods().TypedInformer(), factory.Core().V1().Pods().Lister()
-	if err := informer.AddTypedIndexers(corev1informers.PodIndexers{"node": func(pod *corev1.Pod) ([]string, error) {
-		return []string{pod.Spec.NodeName}, nil
-	}}); err != nil {
+	if err := informer.AddTypedIndexers(corev1informers.PodIndexers{
+		"node": func(pod *corev1.Pod) ([]string, error) { return []string{pod.Spec.NodeName}, nil },
+	}); err != nil {
 		return nil, err
 	}
 	running := make(chan struct{}, 2*pods)
@@ -93,7 +93,8 @@ func (r *recorder) lister(ctx context.Context) (any, error) {
 			return len(found), err
 		}},
 		{"request with a field selector, `spec.nodeName`", func() (int, error) {
-			return list(metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("spec.nodeName", asked).String()})
+			byNode := fields.OneTermEqualSelector("spec.nodeName", asked)
+			return list(metav1.ListOptions{FieldSelector: byNode.String()})
 		}},
 		{"request with a label selector", func() (int, error) {
 			return list(metav1.ListOptions{LabelSelector: byLabel.String()})

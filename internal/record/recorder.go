@@ -42,15 +42,15 @@ func (r *recorder) tapped() (*rest.Config, *wiretap) {
 }
 
 // create creates a namespace with numbered pods.
-func (r *recorder) create(ctx context.Context, namespace string, pods int, pod func(i int) *corev1.Pod) error {
-	if err := podslife.Prepare(ctx, r.client, namespace); err != nil {
+func (r *recorder) create(ctx context.Context, ns string, pods int, pod func(i int) *corev1.Pod) error {
+	if err := podslife.Prepare(ctx, r.client, ns); err != nil {
 		return err
 	}
 	var g errgroup.Group
 	g.SetLimit(20)
 	for i := range pods {
 		g.Go(func() error {
-			_, err := r.client.CoreV1().Pods(namespace).Create(ctx, pod(i), metav1.CreateOptions{})
+			_, err := r.client.CoreV1().Pods(ns).Create(ctx, pod(i), metav1.CreateOptions{})
 			return err
 		})
 	}

@@ -29,7 +29,8 @@ func (r *recorder) resync(ctx context.Context) (any, error) {
 		return nil, err
 	}
 	line := timeline{Name: "resync", Title: "Four minutes of an informer with one pod", Unit: "s", End: 240}
-	factory := informers.NewSharedInformerFactoryWithOptions(client, 30*time.Second, informers.WithNamespace("resync"))
+	factory := informers.NewSharedInformerFactoryWithOptions(client, 30*time.Second,
+		informers.WithNamespace("resync"))
 	pods := factory.Core().V1().Pods().TypedInformer()
 	handle := func(name string, period time.Duration) error {
 		handler := &lane{Name: name}

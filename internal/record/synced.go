@@ -108,7 +108,8 @@ func (r *recorder) ownWrites(ctx context.Context, pods int) (own ownWrites, err 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	factory := informers.NewSharedInformerFactoryWithOptions(r.client, 0, informers.WithNamespace(namespace))
-	informer, lister := factory.Core().V1().Pods().TypedInformer(), factory.Core().V1().Pods().Lister().Pods(namespace)
+	informer := factory.Core().V1().Pods().TypedInformer()
+	lister := factory.Core().V1().Pods().Lister().Pods(namespace)
 	added := make(chan time.Time, pods)
 	handler, err := informer.AddTypedEventHandler(corev1informers.PodHandlerFuncs{AddFunc: func(*corev1.Pod) {
 		added <- time.Now()

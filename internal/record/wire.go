@@ -56,8 +56,10 @@ func (r *recorder) wire(ctx context.Context) (any, error) {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	program := filepath.Join(dir, "05-resync")
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", program, "./05-resync").CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("%w\n%s", err, out)
+	build := exec.CommandContext(ctx, "go", "build", "-o", program, "./05-resync")
+	build.Stderr = os.Stderr
+	if err := build.Run(); err != nil {
+		return nil, fmt.Errorf("%v: %w", build.Args, err)
 	}
 	var result struct {
 		WatchList []wireRequest `json:"watchlist"`
