@@ -14,7 +14,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"example.com/informers/internal/clusters"
-	podslife "example.com/informers/internal/life"
+	"example.com/informers/internal/life"
 )
 
 // A recorder has a cluster that nothing else uses, and a client of it.
@@ -43,7 +43,7 @@ func (r *recorder) tapped() (*rest.Config, *wiretap) {
 
 // create creates a namespace with numbered pods.
 func (r *recorder) create(ctx context.Context, ns string, pods int, pod func(i int) *corev1.Pod) error {
-	if err := podslife.Prepare(ctx, r.client, ns); err != nil {
+	if err := life.Prepare(ctx, r.client, ns); err != nil {
 		return err
 	}
 	var g errgroup.Group

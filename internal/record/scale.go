@@ -68,7 +68,7 @@ func (r *recorder) scale(ctx context.Context) (any, error) {
 				AddFunc:    func(*corev1.Pod) { called() },
 				UpdateFunc: func(_, _ *corev1.Pod) { called() },
 			}); err != nil {
-			return nil, err
+			return in, err
 		}
 		ctx, cancel := context.WithCancel(ctx)
 		in.stop = func() { cancel(); wire.cut(false); factory.Shutdown() }
@@ -92,11 +92,11 @@ func (r *recorder) scale(ctx context.Context) (any, error) {
 				return scaleCost{}, err
 			}
 		}
-		requests2, bytes2 := wire.received()
+		requestsAfter, bytesAfter := wire.received()
 		return scaleCost{
 			What: what, Pods: scalePods, Calls: int(in.calls.Load()-calls) / rounds,
-			Requests: (requests2 - requests) / rounds,
-			MB:       round(float64(bytes2-bytes)/rounds/1e6, 100),
+			Requests: (requestsAfter - requests) / rounds,
+			MB:       round(float64(bytesAfter-bytes)/rounds/1e6, 100),
 			CPU:      round(float64((cpuTime()-cpu).Microseconds())/rounds/1e3, 100),
 		}, nil
 	}
