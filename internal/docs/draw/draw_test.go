@@ -91,6 +91,7 @@ func TestMistakesAreErrors(t *testing.T) {
 			`after a cut of 12 s."`, `"alt": ""`, "needs a title and an alt"},
 		{"data/sample.json", `"end": 240`, `"end": 200`, `needs a place from 0 to 200`},
 		{"data/sample.json", `"kind": "list"`, `"kind": ""`, `needs a kind`},
+		{"data/sample.json", `"label": ""`, `"label": "first"`, `no label`},
 		{"data/sample.json", `"unit": "s"`, `"unit": "min"`, `needs lanes, an end and the unit s`},
 		{"data/sample.json", `"name": "sample"`, `"name": "a sample"`, "needs a name of a-z, 0-9 and -"},
 		{"data/sample.json", `"timelines": [`, `"timelines": [{"name": "sample", "title": "A", "alt": "A",

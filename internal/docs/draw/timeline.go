@@ -44,8 +44,8 @@ func (t *timeline) check() error {
 			if e.At < 0 || max(e.At, e.Until) > t.End || e.Until != 0 && e.Until < e.At {
 				return fmt.Errorf("lane %q: an event needs a place from 0 to %g: %+v", l.Name, t.End, e)
 			}
-			if e.Kind == "" || e.Label != "" {
-				return fmt.Errorf("lane %q: an event needs a kind and no label: %+v", l.Name, e)
+			if e.Kind == "" || len(e.Kind) > 30 || e.Label != "" {
+				return fmt.Errorf("lane %q: an event needs a kind of at most 30 letters and no label: %+v", l.Name, e)
 			}
 		}
 	}
@@ -112,11 +112,11 @@ func round(x float64) float64 { return math.Round(x*10) / 10 }
 
 // span returns the place of an event. The glyph of an event that lasts is at its start.
 func (t *timeline) span(e event) (from, to float64) {
-	if x := t.x(e.At); e.Until == 0 {
+	x := t.x(e.At)
+	if e.Until == 0 {
 		return x - glyph, x + glyph
-	} else {
-		return x, max(t.x(e.Until), x+2*glyph)
 	}
+	return x, max(t.x(e.Until), x+2*glyph)
 }
 
 // levels returns the level of each event, from the bottom up, so that nothing overlaps.
@@ -139,47 +139,47 @@ func (t *timeline) levels(events []event) []int {
 	return levels
 }
 
-// A text is written at X, Y. A mark is a glyph at X, Y, with a tail of a length.
-type (
-	text struct {
-		X, Y float64
-		Text string
-	}
-	mark struct {
-		X, Y, Tail float64
-		Kind       int
-	}
-)
+// A drawing is what timeline.svg writes.
+type drawing struct {
+	Title, Alt                 string
+	Schemes, Shapes            any
+	Width, Height, Top, Bottom float64
+	Texts, Ticks               []text
+	Marks                      []mark
+}
+
+type text struct {
+	X, Y float64
+	Text string
+}
+
+// A mark is the glyph of a kind, with a tail of some length.
+type mark struct {
+	X, Y, Tail float64
+	Kind       int
+}
 
 var (
 	//go:embed timeline.svg
-	source  string
-	drawing = template.Must(template.New("").Parse(source))
+	source string
+	svg    = template.Must(template.New("").Parse(source))
 )
 
 // draw returns the picture. The name of a lane is above its events.
 func (t *timeline) draw() ([]byte, error) {
-	p := struct {
-		Title, Alt                string
-		Schemes, Shapes           any
-		Width, Height, Top, Right float64
-		Bottom                    float64
-		Texts, Ticks              []text
-		Marks                     []mark
-	}{Title: t.Title, Alt: t.Alt, Schemes: schemes, Shapes: shapes, Width: width, Right: right}
+	d := drawing{Title: t.Title, Alt: t.Alt, Schemes: schemes, Shapes: shapes, Width: width}
 	y := edge + row
 	kinds := t.kinds()
 	for i, kind := range kinds { // in two columns
 		x := left + float64(i%2)*(width/2-edge)
 		at := y + row*(float64(i/2)+0.5)
-		p.Marks = append(p.Marks, mark{X: x, Y: at, Kind: i})
-		p.Texts = append(p.Texts, text{x + glyph + 6, at, kind})
+		d.Marks = append(d.Marks, mark{X: x, Y: at, Kind: i})
+		d.Texts = append(d.Texts, text{x + glyph + 6, at, kind})
 	}
-	y += row * math.Ceil(float64(len(kinds))/2)
-	y += edge
-	p.Top = y
+	y += row*math.Ceil(float64(len(kinds))/2) + edge
+	d.Top = y
 	for _, l := range t.Lanes {
-		p.Texts = append(p.Texts, text{edge, y + row/2, l.Name})
+		d.Texts = append(d.Texts, text{edge, y + row/2, l.Name})
 		levels := t.levels(l.Events)
 		y += row + level*float64(slices.Max(append(levels, 0))+1)
 		for i, e := range l.Events {
@@ -188,16 +188,16 @@ func (t *timeline) draw() ([]byte, error) {
 				m.X += glyph
 				m.Tail = max(0, round(t.x(e.Until)-m.X))
 			}
-			p.Marks = append(p.Marks, m)
+			d.Marks = append(d.Marks, m)
 		}
 		y += edge
 	}
 	for at := 0.0; at <= t.End; at += step(t.End) {
-		p.Ticks = append(p.Ticks, text{t.x(at), y + row/2, fmt.Sprint(at, " s")})
+		d.Ticks = append(d.Ticks, text{t.x(at), y + row/2, fmt.Sprint(at, " s")})
 	}
-	p.Bottom, p.Height = y, y+row
+	d.Bottom, d.Height = y, y+row
 	var b bytes.Buffer
-	err := drawing.Execute(&b, p)
+	err := svg.Execute(&b, d)
 	return b.Bytes(), err
 }
 
