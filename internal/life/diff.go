@@ -1,9 +1,11 @@
 package life
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -12,9 +14,9 @@ import (
 // A Change is the change of one field. Old or New is "" if the field did not or does not exist.
 type Change struct{ Path, Old, New string }
 
-// Diff returns what changed, without managedFields and the resourceVersion. For a create
+// diff returns what changed, without managedFields and the resourceVersion. For a create
 // old is nil, and everything has changed.
-func Diff(old, now *corev1.Pod) ([]Change, error) {
+func diff(old, now *corev1.Pod) (changes []Change, err error) {
 	before, err := leaves(old)
 	if err != nil {
 		return nil, err
@@ -25,7 +27,6 @@ func Diff(old, now *corev1.Pod) ([]Change, error) {
 	}
 	both := maps.Clone(before)
 	maps.Copy(both, after)
-	var changes []Change
 	for _, path := range slices.Sorted(maps.Keys(both)) {
 		if before[path] != after[path] {
 			changes = append(changes, Change{path, before[path], after[path]})
@@ -43,40 +44,26 @@ func leaves(pod *corev1.Pod) (map[string]string, error) {
 	pod = pod.DeepCopy()
 	pod.ManagedFields, pod.ResourceVersion = nil, ""
 	object, err := runtime.DefaultUnstructuredConverter.ToUnstructured(pod)
-	if err != nil {
-		return nil, err
-	}
 	flatten(values, "", object)
-	return values, nil
+	return values, err
 }
 
-func flatten(values map[string]string, path string, v any) {
-	switch v := v.(type) {
+// flatten adds the values of a part of an object, by path. An item of a list is named by its
+// type or its name, such as a condition or a container, or else by its index.
+func flatten(values map[string]string, path string, part any) {
+	switch part := part.(type) {
 	case map[string]any:
-		for key, value := range v {
-			if path != "" {
-				key = path + "." + key
-			}
-			flatten(values, key, value)
+		for key, value := range part {
+			flatten(values, strings.TrimPrefix(path+"."+key, "."), value)
 		}
 	case []any:
-		for i, value := range v {
-			flatten(values, fmt.Sprintf("%s[%v]", path, itemKey(i, value)), value)
+		for i, value := range part {
+			item, _ := value.(map[string]any)
+			key := cmp.Or(item["type"], item["name"], any(i))
+			flatten(values, fmt.Sprintf("%s[%v]", path, key), value)
 		}
 	case nil:
 	default:
-		values[path] = fmt.Sprint(v)
+		values[path] = fmt.Sprint(part)
 	}
-}
-
-// itemKey returns the key that identifies an item in most lists of a pod; in the other
-// lists it returns the index.
-func itemKey(i int, v any) any {
-	item, _ := v.(map[string]any)
-	for _, key := range []string{"type", "name"} { // for conditions, containers, and similar lists
-		if item[key] != nil {
-			return item[key]
-		}
-	}
-	return i
 }

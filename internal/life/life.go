@@ -3,16 +3,17 @@
 package life
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -84,8 +85,8 @@ func Live(ctx context.Context, c *clusters.Cluster) (*Life, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := prepare(ctx, client); err != nil {
-		return nil, fmt.Errorf("namespace %s: %w", Namespace, err)
+	if err := Prepare(ctx, client, Namespace); err != nil {
+		return nil, err
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -99,7 +100,7 @@ func Live(ctx context.Context, c *clusters.Cluster) (*Life, error) {
 	}
 	life := &Life{}
 	last := versions[len(versions)-1]
-	if life.Calls, err = calls.of(ctx, last.Name); err != nil {
+	if life.Calls, err = callsFor(ctx, last.Name, calls); err != nil {
 		return nil, err
 	}
 	for i := range versions {
@@ -107,31 +108,31 @@ func Live(ctx context.Context, c *clusters.Cluster) (*Life, error) {
 		if i > 0 {
 			w.Old = versions[i-1]
 		}
-		if w.Changes, err = Diff(w.Old, w.New); err != nil {
+		if w.Changes, err = diff(w.Old, w.New); err != nil {
 			return nil, err
 		}
 		w.Managers = changedManagers(w.Old, w.New)
 		life.Writes = append(life.Writes, w)
 	}
-	return life, life.awaitJoin(ctx, c, last)
+	return life, life.awaitJoin(ctx, c)
 }
 
-// prepare creates the namespace, and waits until a pod can be created in it. The
-// namespace stays as long as the cluster.
-func prepare(ctx context.Context, client kubernetes.Interface) error {
-	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: Namespace}}
+// Prepare creates a namespace, unless there is one of this name, and waits until pods can be
+// created in it: the API server rejects them until there is the service account default.
+func Prepare(ctx context.Context, client kubernetes.Interface, namespace string) error {
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}
 	_, err := client.CoreV1().Namespaces().Create(ctx, ns, metav1.CreateOptions{})
 	if err != nil && !apierrors.IsAlreadyExists(err) {
 		return err
 	}
 	options := metav1.SingleObject(metav1.ObjectMeta{Name: "default"})
-	w, err := client.CoreV1().ServiceAccounts(Namespace).Watch(ctx, options)
+	w, err := client.CoreV1().ServiceAccounts(namespace).Watch(ctx, options)
 	if err != nil {
 		return err
 	}
 	defer w.Stop()
 	if _, ok := <-w.ResultChan(); !ok {
-		return errors.New("no service account default")
+		return fmt.Errorf("namespace %s has no service account default", namespace)
 	}
 	return nil
 }
@@ -183,57 +184,31 @@ func Ready(pod *corev1.Pod) bool {
 	})
 }
 
-// calls holds the calls of a handler, by the pod's name.
-type calls struct {
-	mu      sync.Mutex
-	byName  map[string][]Call
-	changed chan struct{}
+// A podCall is a handler's call for the pod of a name.
+type podCall struct {
+	pod string
+	Call
 }
 
-func (c *calls) add(kind, name, old, now string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.byName[name] = append(c.byName[name], Call{Kind: kind, Old: old, New: now, At: time.Now()})
-	close(c.changed)
-	c.changed = make(chan struct{})
-}
-
-// of waits for the Delete of a pod, and returns all calls for it.
-func (c *calls) of(ctx context.Context, name string) ([]Call, error) {
-	for {
-		c.mu.Lock()
-		all, changed := c.byName[name], c.changed
-		c.mu.Unlock()
-		if n := len(all); n > 0 && all[n-1].Kind == "Delete" {
-			return all, nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return nil, fmt.Errorf("the handler is not told that %s is gone: %w", name, ctx.Err())
-		}
-	}
-}
-
-// handle starts an informer and records the calls of its handlers.
-func handle(ctx context.Context, client kubernetes.Interface) (*calls, error) {
-	c := &calls{byName: map[string][]Call{}, changed: make(chan struct{})}
-	factory := informers.NewSharedInformerFactoryWithOptions(client, 0,
-		informers.WithNamespace(Namespace))
+// handle starts an informer, and sends the calls of its handler.
+func handle(ctx context.Context, client kubernetes.Interface) (<-chan podCall, error) {
+	calls := make(chan podCall, 1000) // more than there are while a pod lives
+	called := func(kind, pod, old, now string) { calls <- podCall{pod, Call{kind, old, now, time.Now()}} }
+	factory := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithNamespace(Namespace))
 	pods := factory.Core().V1().Pods().TypedInformer()
 	handler, err := pods.AddTypedEventHandler(corev1informers.PodHandlerFuncs{
 		AddFunc: func(pod *corev1.Pod) {
-			c.add("Add", pod.Name, "", pod.ResourceVersion)
+			called("Add", pod.Name, "", pod.ResourceVersion)
 		},
 		UpdateFunc: func(old, pod *corev1.Pod) {
-			c.add("Update", pod.Name, old.ResourceVersion, pod.ResourceVersion)
+			called("Update", pod.Name, old.ResourceVersion, pod.ResourceVersion)
 		},
 		DeleteFunc: func(deleted corev1informers.DeletedPod) {
 			now := "" // a tombstone has a stale version
 			if deleted.FinalStateUnknown == nil {
 				now = deleted.OptionalObj.ResourceVersion
 			}
-			c.add("Delete", deleted.GetName(), "", now)
+			called("Delete", deleted.GetName(), "", now)
 		},
 	})
 	if err != nil {
@@ -243,12 +218,29 @@ func handle(ctx context.Context, client kubernetes.Interface) (*calls, error) {
 	if !cache.WaitFor(ctx, "", handler.HasSyncedChecker()) {
 		return nil, fmt.Errorf("the handler is not synced: %w", ctx.Err())
 	}
-	return c, nil
+	return calls, nil
+}
+
+// callsFor returns the calls for a pod, up to its Delete.
+func callsFor(ctx context.Context, pod string, calls <-chan podCall) (all []Call, err error) {
+	for {
+		select {
+		case call := <-calls:
+			if call.pod == pod {
+				all = append(all, call.Call)
+			}
+			if call.pod == pod && call.Kind == "Delete" {
+				return all, nil
+			}
+		case <-ctx.Done():
+			return nil, fmt.Errorf("the handler is not told that %s is gone: %w", pod, ctx.Err())
+		}
+	}
 }
 
 // awaitJoin joins the writes with the audit log. A request appears in the log a moment
 // after it was answered.
-func (l *Life) awaitJoin(ctx context.Context, c *clusters.Cluster, pod *corev1.Pod) error {
+func (l *Life) awaitJoin(ctx context.Context, c *clusters.Cluster) error {
 	missing := errors.New("no audit log was read")
 	err := wait.PollUntilContextTimeout(ctx, 200*time.Millisecond, 30*time.Second, true,
 		func(ctx context.Context) (bool, error) {
@@ -256,31 +248,13 @@ func (l *Life) awaitJoin(ctx context.Context, c *clusters.Cluster, pod *corev1.P
 			if err != nil {
 				return false, err
 			}
-			missing = l.join(slices.DeleteFunc(all, func(r clusters.Request) bool {
-				return !writes(r, pod)
-			}))
+			missing = l.join(all)
 			return missing == nil, nil
 		})
 	if wait.Interrupted(err) {
 		return fmt.Errorf("%w: %w", err, missing)
 	}
 	return err
-}
-
-// writes reports whether a request writes the pod. In a create the pod has no name yet:
-// the API server generates it.
-func writes(r clusters.Request, pod *corev1.Pod) bool {
-	return slices.Contains([]string{"create", "update", "patch", "delete"}, r.Verb) &&
-		r.Namespace == pod.Namespace && (r.Name == pod.Name || answered(r).Name == pod.Name)
-}
-
-// answered returns the metadata of the object in an answer.
-func answered(r clusters.Request) (meta metav1.ObjectMeta) {
-	var object struct{ Metadata metav1.ObjectMeta }
-	if json.Unmarshal([]byte(r.Answer), &object) == nil {
-		meta = object.Metadata
-	}
-	return meta
 }
 
 // join finds the request of each write: the first request whose answer has the
@@ -291,31 +265,43 @@ func answered(r clusters.Request) (meta metav1.ObjectMeta) {
 //   - the first of the two writes of the last delete: it sets
 //     deletionGracePeriodSeconds to 0, and then removes the pod.
 func (l *Life) join(requests []clusters.Request) error {
-	requests = slices.DeleteFunc(requests, func(r clusters.Request) bool { return r.Code >= 300 })
+	pod := l.Writes[0].New
+	byVersion := map[string]clusters.Request{}
+	var binding, lastDelete clusters.Request
+	for _, r := range requests {
+		var answer struct{ Metadata metav1.ObjectMeta }
+		_ = json.Unmarshal([]byte(r.Answer), &answer) // the request of others may have no answer
+		// In a create the pod has no name yet: the API server generates it.
+		if r.Code >= 300 || r.Namespace != pod.Namespace || pod.Name != cmp.Or(r.Name, answer.Metadata.Name) {
+			continue
+		}
+		switch r.Verb {
+		case "delete":
+			lastDelete = r
+		case "create", "update", "patch":
+			if r.Subresource == "binding" {
+				binding = r
+			}
+		default:
+			continue
+		}
+		if _, ok := byVersion[answer.Metadata.ResourceVersion]; !ok {
+			byVersion[answer.Metadata.ResourceVersion] = r
+		}
+	}
 	for i := range l.Writes {
 		w := &l.Writes[i]
-		of := func(r clusters.Request) bool {
-			return answered(r).ResourceVersion == w.New.ResourceVersion
-		}
-		at := slices.IndexFunc(requests, of)
-		w.Named = at >= 0
+		w.Request, w.Named = byVersion[w.New.ResourceVersion]
 		switch {
 		case w.Named:
 		case w.Binds():
-			at = slices.IndexFunc(requests, func(r clusters.Request) bool {
-				return r.Subresource == "binding"
-			})
+			w.Request = binding
 		case w.EndsGrace():
-			for i, r := range requests {
-				if r.Verb == "delete" {
-					at = i // the last one
-				}
-			}
+			w.Request = lastDelete
 		}
-		if at < 0 {
+		if w.Request.Verb == "" {
 			return fmt.Errorf("no request for resourceVersion %s", w.New.ResourceVersion)
 		}
-		w.Request = requests[at]
 	}
 	return nil
 }
@@ -333,20 +319,15 @@ func (w *Write) EndsGrace() bool {
 
 // changedManagers returns the entries of managedFields that the old version does not have.
 func changedManagers(old, now *corev1.Pod) (changed []metav1.ManagedFieldsEntry) {
-	var before []metav1.ManagedFieldsEntry
-	if old != nil {
-		before = old.ManagedFields
+	if old == nil {
+		return now.ManagedFields
 	}
 	for _, entry := range now.ManagedFields {
-		unchanged := func(b metav1.ManagedFieldsEntry) bool { return same(b, entry) }
-		if !slices.ContainsFunc(before, unchanged) {
+		if !slices.ContainsFunc(old.ManagedFields, func(b metav1.ManagedFieldsEntry) bool {
+			return equality.Semantic.DeepEqual(b, entry)
+		}) {
 			changed = append(changed, entry)
 		}
 	}
 	return changed
-}
-
-func same(a, b metav1.ManagedFieldsEntry) bool {
-	return a.Manager == b.Manager && a.Operation == b.Operation && a.Subresource == b.Subresource &&
-		a.Time.Equal(b.Time) && a.FieldsV1.Equal(*b.FieldsV1)
 }

@@ -14,8 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"example.com/informers/internal/clusters"
-	podslife "example.com/informers/internal/life"
+	"example.com/informers/internal/life"
 )
 
 // A lifeRecording is docs/data/life-kind.json or life-local.json.
@@ -33,7 +32,7 @@ type lifeWrite struct {
 	Component     string      `json:"component"`
 	Request       string      `json:"request"`
 	ManagedFields string      `json:"managedFields"` // the manager whose entry it changed
-	Changed       string      `json:"changed"`       // the fields that explain the change, and the number of others
+	Changed       string      `json:"changed"`       // what explains the change, and the number of other fields
 	Handler       string      `json:"handler"`
 }
 
@@ -53,7 +52,42 @@ type lifeCount struct {
 	SchedulerSaid string `json:"scheduler_said"` // why the scheduler could not bind the pod
 }
 
-func count(pod int, l *podslife.Life) lifeCount {
+// A lifeField is a change of one field, not shortened.
+type lifeField struct {
+	S         json.Number `json:"s"`
+	Component string      `json:"component"`
+	Path      string      `json:"path"`
+	Old       string      `json:"old"`
+	New       string      `json:"new"`
+}
+
+// life records every write to a pod from its create until it is gone, of five pods, one
+// after another.
+func (r *recorder) life(ctx context.Context) (any, error) {
+	var lives []lifeCount
+	var last *life.Life
+	for i := range 5 {
+		var err error
+		if last, err = life.Live(ctx, r.cluster); err != nil {
+			return nil, err
+		}
+		lives = append(lives, count(i+1, last))
+	}
+	// A node's name contains the cluster's random name.
+	for i := range last.Writes {
+		w := &last.Writes[i]
+		w.Request.User = strings.ReplaceAll(w.Request.User, r.cluster.Name+"-", "")
+		for j, change := range w.Changes {
+			w.Changes[j].Old = strings.ReplaceAll(change.Old, r.cluster.Name+"-", "")
+			w.Changes[j].New = strings.ReplaceAll(change.New, r.cluster.Name+"-", "")
+		}
+	}
+	recording := tell(last, r.cluster.Which)
+	recording.Lives = lives
+	return recording, nil
+}
+
+func count(pod int, l *life.Life) lifeCount {
 	c := lifeCount{Pod: pod}
 	for _, call := range l.Calls {
 		if call.Kind == "Update" {
@@ -77,99 +111,64 @@ func count(pod int, l *podslife.Life) lifeCount {
 	return c
 }
 
-// A lifeField is a change of one field, not shortened.
-type lifeField struct {
-	S         json.Number `json:"s"`
-	Component string      `json:"component"`
-	Path      string      `json:"path"`
-	Old       string      `json:"old"`
-	New       string      `json:"new"`
-}
-
-// lives is the number of pods, one after another.
-const lives = 5
-
-// life records every write to a pod from its create until it is gone.
-func life(ctx context.Context, c *clusters.Cluster) (any, error) {
-	var r lifeRecording
-	var last *podslife.Life
-	for i := range lives {
-		var err error
-		if last, err = podslife.Live(ctx, c); err != nil {
-			return nil, err
-		}
-		r.Lives = append(r.Lives, count(i+1, last))
-	}
-	r.tell(last, c)
-	return r, nil
-}
-
-// tell fills in the tables and the picture.
-func (r *lifeRecording) tell(l *podslife.Life, c *clusters.Cluster) {
+// tell makes the tables and the picture of a life.
+func tell(l *life.Life, which string) (r lifeRecording) {
 	start := l.Writes[0].Request.Time
-	since := func(t time.Time) float64 { return max(0, math.Round(t.Sub(start).Seconds()*1000)/1000) }
-	line := timeline{
-		Name: "life-" + c.Which, Title: "The writes to one pod on " + c.Which, Unit: "s",
-	}
-	find := func(name string) *lane {
-		for _, l := range line.Lanes {
-			if l.Name == name {
-				return l
-			}
+	since := func(t time.Time) float64 { return max(0, round(t.Sub(start).Seconds(), 1000)) }
+	line := timeline{Name: "life-" + which, Title: "The writes to one pod on " + which, Unit: "s"}
+	note := func(name string, e event) {
+		i := slices.IndexFunc(line.Lanes, func(l *lane) bool { return l.Name == name })
+		if i < 0 {
+			i = len(line.Lanes)
+			line.Lanes = append(line.Lanes, &lane{Name: name})
 		}
-		line.Lanes = append(line.Lanes, &lane{Name: name})
-		return line.Lanes[len(line.Lanes)-1]
+		line.Lanes[i].Events = append(line.Lanes[i].Events, e)
 	}
-	var story []string
+	var wrote, called []string
 	for i := range l.Writes {
 		w := &l.Writes[i]
-		at := since(w.Request.Time)
+		at, component := since(w.Request.Time), w.Component()
 		s := json.Number(fmt.Sprintf("%.3f", at))
-		component := w.Component()
 		r.Writes = append(r.Writes, lifeWrite{
 			S: s, Component: component, Request: w.Verb(), ManagedFields: managers(w.Managers),
-			Changed: changed(w, c), Handler: handlers(l.Calls, w.New.ResourceVersion),
+			Changed: changed(w), Handler: handlers(l.Calls, w.New.ResourceVersion),
 		})
 		agent, _, _ := strings.Cut(w.Request.UserAgent, " ") // the rest describes the build
-		who := lifeWho{component, nodeless(w.Request.User, c), agent}
-		if !slices.Contains(r.Who, who) {
+		if who := (lifeWho{component, w.Request.User, agent}); !slices.Contains(r.Who, who) {
 			r.Who = append(r.Who, who)
 		}
 		for _, change := range w.Changes {
-			r.Fields = append(r.Fields, lifeField{s, component, change.Path,
-				nodeless(change.Old, c), nodeless(change.New, c)})
+			r.Fields = append(r.Fields, lifeField{s, component, change.Path, change.Old, change.New})
 		}
-		if w.Removed {
-			continue // the same request
+		if !w.Removed { // the removal is of the request before
+			note(component, event{At: at, Kind: kind(w)})
+			wrote = append(wrote, fmt.Sprintf("%s: %s at %.2f s", component, kind(w), at))
 		}
-		kind := "status"
-		switch {
-		case w.Request.Verb == "create" && w.Old == nil:
-			kind = "create"
-		case w.Binds():
-			kind = "bind"
-		case w.Request.Verb == "delete":
-			kind = "delete request"
-		}
-		find(component).Events = append(find(component).Events, event{At: at, Kind: kind})
-		story = append(story, fmt.Sprintf("%s: %s at %.2f s", component, kind, at))
 	}
-	handler := find("handler")
-	var said []string
 	for _, call := range l.Calls {
 		at := since(call.At)
-		handler.Events = append(handler.Events, event{At: at, Kind: call.Kind})
-		said = append(said, fmt.Sprintf("%s at %.2f s", call.Kind, at))
+		note("handler", event{At: at, Kind: call.Kind})
+		called = append(called, fmt.Sprintf("%s at %.2f s", call.Kind, at))
 		line.End = math.Ceil(at*2) / 2
 	}
 	line.Alt = fmt.Sprintf("Requests that wrote the pod. %s. Calls of the handler. %s.",
-		strings.Join(story, ", "), strings.Join(said, ", "))
+		strings.Join(wrote, ", "), strings.Join(called, ", "))
 	r.Timelines = []timeline{line}
+	return r
 }
 
-// nodeless removes the cluster's random name from a node's name.
-func nodeless(text string, c *clusters.Cluster) string {
-	return strings.ReplaceAll(text, c.Name+"-", "")
+// kind names a write in the picture.
+func kind(w *life.Write) string {
+	switch {
+	case w.Old == nil:
+		return "create"
+	case w.Binds():
+		return "bind"
+	case w.Request.Verb == "delete":
+		return "delete request"
+	default:
+		return "status"
+	}
 }
 
 func managers(entries []metav1.ManagedFieldsEntry) string {
@@ -188,7 +187,7 @@ func managers(entries []metav1.ManagedFieldsEntry) string {
 }
 
 // handlers returns the calls with a resourceVersion.
-func handlers(calls []podslife.Call, version string) string {
+func handlers(calls []life.Call, version string) string {
 	var names []string
 	for _, call := range calls {
 		switch {
@@ -207,19 +206,20 @@ var told = regexp.MustCompile(`^(spec\.nodeName|status\.phase|status\.podIP|` +
 	`status\.conditions\[\w+\]\.status|metadata\.(deletion\w+|generation)|` +
 	`status\.containerStatuses\[\w+\]\.started|status\.observedGeneration)$`)
 
-func changed(w *podslife.Write, c *clusters.Cluster) string {
+func changed(w *life.Write) string {
+	if w.Removed {
+		return "gone"
+	}
+	if w.Old == nil {
+		return fmt.Sprintf("the pod: %d fields", len(w.Changes))
+	}
 	var parts []string
 	for _, change := range w.Changes {
-		if w.Old != nil && told.MatchString(change.Path) {
-			parts = append(parts, shortly(change, c))
+		if told.MatchString(change.Path) {
+			parts = append(parts, shortly(change))
 		}
 	}
-	switch more := len(w.Changes) - len(parts); {
-	case w.Removed:
-		return "gone"
-	case w.Old == nil:
-		return fmt.Sprintf("the pod: %d fields", more)
-	case more > 0:
+	if more := len(w.Changes) - len(parts); more > 0 {
 		parts = append(parts, fmt.Sprintf("%d more", more))
 	}
 	return strings.Join(parts, "\n")
@@ -230,12 +230,12 @@ var (
 	moment    = regexp.MustCompile(`\d{4}-\d\d-\d\dT(\d\d:\d\d:\d\d)Z`)
 )
 
-func shortly(change podslife.Change, c *clusters.Cluster) string {
+func shortly(change life.Change) string {
 	path := condition.ReplaceAllString(change.Path, "$1")
 	path = path[strings.LastIndex(path, ".")+1:]
-	old, now := nodeless(change.Old, c), nodeless(change.New, c)
-	if old != "" {
-		now = old + " → " + now
+	now := change.New
+	if change.Old != "" {
+		now = change.Old + " → " + now
 	}
 	return path + " " + moment.ReplaceAllString(now, "$1")
 }

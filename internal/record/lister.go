@@ -12,9 +12,6 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/informers"
 	corev1informers "k8s.io/client-go/informers/core/v1"
-	"k8s.io/client-go/tools/cache"
-
-	"example.com/informers/internal/clusters"
 )
 
 // A listerQuery is one way to find the pods of a node.
@@ -28,24 +25,20 @@ type listerQuery struct {
 
 // lister finds the pods of one of 100 nodes, among 10,000 pods: with chapter 06's index, with a
 // selector in the lister, and with requests. The API server answers the requests from memory.
-func lister(ctx context.Context, cluster *clusters.Cluster) (any, error) {
+func (r *recorder) lister(ctx context.Context) (any, error) {
 	const pods, nodes, asked = 10_000, 100, "node-7"
-	client, err := cluster.Client()
-	if err != nil {
-		return nil, err
-	}
 	// kwok runs the pods of these nodes, so each pod gets an address and conditions.
 	for i := range nodes {
 		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{
 			Name: fmt.Sprint("node-", i+1), Labels: map[string]string{"type": "kwok"},
 		}}
-		if _, err := client.CoreV1().Nodes().Create(ctx, node, metav1.CreateOptions{}); err != nil {
+		if _, err := r.client.CoreV1().Nodes().Create(ctx, node, metav1.CreateOptions{}); err != nil {
 			return nil, err
 		}
 	}
-	if err := makePods(ctx, client, "lister", pods, func(i int) *corev1.Pod {
+	if err := r.create(ctx, "lister", pods, func(i int) *corev1.Pod {
 		node := fmt.Sprint("node-", i%nodes+1)
-		pod := syncedPod(i)
+		pod := gated(i)
 		pod.Labels = map[string]string{"node": node} // a selector in a lister can only use labels
 		pod.Spec.SchedulingGates, pod.Spec.NodeName = nil, node
 		return pod
@@ -54,47 +47,32 @@ func lister(ctx context.Context, cluster *clusters.Cluster) (any, error) {
 	}
 
 	ctx, cancel := context.WithCancel(ctx)
-	factory := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithNamespace("lister"))
+	factory := informers.NewSharedInformerFactoryWithOptions(r.client, 0, informers.WithNamespace("lister"))
 	defer factory.Shutdown()
 	defer cancel()
 	informer, inStore := factory.Core().V1().Pods().TypedInformer(), factory.Core().V1().Pods().Lister()
-	if err := informer.AddTypedIndexers(corev1informers.PodIndexers{"node": func(pod *corev1.Pod) ([]string, error) {
-		return []string{pod.Spec.NodeName}, nil
-	}}); err != nil {
+	if err := informer.AddTypedIndexers(corev1informers.PodIndexers{
+		"node": func(pod *corev1.Pod) ([]string, error) { return []string{pod.Spec.NodeName}, nil },
+	}); err != nil {
 		return nil, err
 	}
-	running := make(chan string, 2*pods)
-	report := func(pod *corev1.Pod) {
-		if pod.Status.Phase == corev1.PodRunning {
-			running <- pod.Name
-		}
-	}
-	handler, err := informer.AddTypedEventHandler(corev1informers.PodHandlerFuncs{
-		AddFunc: report,
-		UpdateFunc: func(old, pod *corev1.Pod) {
-			if old.Status.Phase != corev1.PodRunning {
-				report(pod)
-			}
-		},
-	})
-	if err != nil {
+	running := make(chan struct{}, 2*pods)
+	if _, err := informer.AddTypedEventHandler(corev1informers.PodFilteringHandler{
+		FilterFunc: func(pod *corev1.Pod) bool { return pod.Status.Phase == corev1.PodRunning },
+		Handler:    corev1informers.PodHandlerFuncs{AddFunc: func(*corev1.Pod) { running <- struct{}{} }},
+	}); err != nil {
 		return nil, err
 	}
 	factory.StartWithContext(ctx)
-	if !cache.WaitFor(ctx, "", handler.HasSyncedChecker()) {
-		return nil, context.Cause(ctx)
-	}
 	for range pods {
-		select {
-		case <-running:
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+		if _, err := take(ctx, running); err != nil {
+			return nil, err
 		}
 	}
 
 	byLabel := labels.SelectorFromSet(labels.Set{"node": asked})
 	list := func(opts metav1.ListOptions) (int, error) {
-		list, err := client.CoreV1().Pods("lister").List(ctx, opts)
+		list, err := r.client.CoreV1().Pods("lister").List(ctx, opts)
 		if err != nil {
 			return 0, err
 		}
@@ -115,7 +93,8 @@ func lister(ctx context.Context, cluster *clusters.Cluster) (any, error) {
 			return len(found), err
 		}},
 		{"request with a field selector, `spec.nodeName`", func() (int, error) {
-			return list(metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("spec.nodeName", asked).String()})
+			byNode := fields.OneTermEqualSelector("spec.nodeName", asked)
+			return list(metav1.ListOptions{FieldSelector: byNode.String()})
 		}},
 		{"request with a label selector", func() (int, error) {
 			return list(metav1.ListOptions{LabelSelector: byLabel.String()})
@@ -138,12 +117,12 @@ func lister(ctx context.Context, cluster *clusters.Cluster) (any, error) {
 		}
 		raw = append(raw, q.query+": "+result.String()+result.MemString())
 		queries = append(queries, listerQuery{
-			Query: q.query, Found: found, Time: round(float64(result.NsPerOp()) / 1e3),
-			KB: round(float64(result.AllocedBytesPerOp()) / 1e3), Ratio: 1,
+			Query: q.query, Found: found, Time: round(float64(result.NsPerOp())/1e3, 100),
+			KB: round(float64(result.AllocedBytesPerOp())/1e3, 100),
 		})
 	}
 	for i := range queries {
-		queries[i].Ratio = round(queries[i].Time / queries[0].Time)
+		queries[i].Ratio = round(queries[i].Time/queries[0].Time, 100)
 	}
 	return struct {
 		Queries []listerQuery `json:"queries"`

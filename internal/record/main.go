@@ -24,17 +24,17 @@ import (
 // A recording becomes docs/data/NAME.json. The result of record is encoded as a JSON object.
 type recording struct {
 	name, cluster string
-	record        func(context.Context, *clusters.Cluster) (any, error)
+	record        func(*recorder, context.Context) (any, error)
 }
 
 var recordings = []recording{
-	{"life-kind", "kind", life},
-	{"life-local", "local", life},
-	{"lister", "local", lister},
-	{"resync", "local", resync},
-	{"scale", "local", scale},
-	{"synced", "local", synced},
-	{"wire", "local", wire},
+	{"life-kind", "kind", (*recorder).life},
+	{"life-local", "local", (*recorder).life},
+	{"lister", "local", (*recorder).lister},
+	{"resync", "local", (*recorder).resync},
+	{"scale", "local", (*recorder).scale},
+	{"synced", "local", (*recorder).synced},
+	{"wire", "local", (*recorder).wire},
 }
 
 // recorded is the header of a recording: how, where and when it was made.
@@ -63,17 +63,14 @@ func run(ctx context.Context, names []string) error {
 	if len(names) == 0 {
 		return fmt.Errorf("name a recording: %s", strings.Join(all, ", "))
 	}
-	var chosen []recording
 	for _, name := range names {
-		i := slices.Index(all, name)
-		if i < 0 {
+		if !slices.Contains(all, name) {
 			return fmt.Errorf("there is no recording %q; choose from %s", name, strings.Join(all, ", "))
 		}
-		chosen = append(chosen, recordings[i])
 	}
-	for _, r := range chosen {
-		if err := r.write(ctx); err != nil {
-			return fmt.Errorf("%s: %w", r.name, err)
+	for _, name := range names {
+		if err := recordings[slices.Index(all, name)].write(ctx); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
 	return nil
@@ -88,11 +85,25 @@ func (r recording) write(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, cluster.Close(context.WithoutCancel(ctx))) }()
-	head, err := r.head(ctx, cluster)
+	rec, err := newRecorder(cluster)
 	if err != nil {
 		return err
 	}
-	body, err := r.record(ctx, cluster)
+	server, err := rec.client.Discovery().ServerVersionWithContext(ctx)
+	if err != nil {
+		return err
+	}
+	body, err := r.record(rec, ctx)
+	if err != nil {
+		return err
+	}
+	head, err := json.Marshal(recorded{
+		Command:    "go run ./internal/record " + r.name,
+		Machine:    fmt.Sprintf("%d cores, %s/%s", runtime.NumCPU(), runtime.GOOS, runtime.GOARCH),
+		Date:       time.Now().UTC().Format(time.DateOnly),
+		Kubernetes: server.GitVersion,
+		ClientGo:   clientGo(),
+	})
 	if err != nil {
 		return err
 	}
@@ -109,50 +120,13 @@ func (r recording) write(ctx context.Context) (err error) {
 	return os.WriteFile("docs/data/"+r.name+".json", text.Bytes(), 0o644)
 }
 
-func (r recording) head(ctx context.Context, cluster *clusters.Cluster) ([]byte, error) {
-	client, err := cluster.Client()
-	if err != nil {
-		return nil, err
-	}
-	server, err := client.Discovery().ServerVersionWithContext(ctx)
-	if err != nil {
-		return nil, err
-	}
-	head := recorded{
-		Command:    "go run ./internal/record " + r.name,
-		Machine:    fmt.Sprintf("%d cores, %s/%s", runtime.NumCPU(), runtime.GOOS, runtime.GOARCH),
-		Date:       time.Now().UTC().Format(time.DateOnly),
-		Kubernetes: server.GitVersion,
-	}
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, module := range info.Deps {
-			if module.Path == "k8s.io/client-go" {
-				head.ClientGo = module.Version
-			}
+// clientGo returns the version with which this program is built.
+func clientGo() string {
+	info, _ := debug.ReadBuildInfo()
+	for _, module := range info.Deps {
+		if module.Path == "k8s.io/client-go" {
+			return module.Version
 		}
 	}
-	return json.Marshal(head)
-}
-
-// A timeline is drawn as a picture: events in lanes over time.
-type timeline struct {
-	Name  string  `json:"name"`
-	Title string  `json:"title"`
-	Alt   string  `json:"alt"` // the content of the picture in words
-	Unit  string  `json:"unit"`
-	End   float64 `json:"end"`
-	Lanes []*lane `json:"lanes"`
-}
-
-type lane struct {
-	Name   string  `json:"name"`
-	Events []event `json:"events"`
-}
-
-// An event is a point or, with Until, a bar. Its kind determines the color and the shape.
-type event struct {
-	At    float64 `json:"at"`
-	Until float64 `json:"until"`
-	Kind  string  `json:"kind"`
-	Label string  `json:"label"`
+	return ""
 }

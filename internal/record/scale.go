@@ -2,9 +2,6 @@ package main
 
 import (
 	"context"
-	"io"
-	"math"
-	"net/http"
 	"runtime"
 	"sync/atomic"
 	"syscall"
@@ -17,8 +14,6 @@ import (
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/metadata/metadatainformer"
 	"k8s.io/client-go/tools/cache"
-
-	"example.com/informers/internal/clusters"
 )
 
 // A scaleCost is the cost of one pass over all pods, in the program that has the informer.
@@ -39,6 +34,8 @@ type scaleStore struct {
 	Ratio float64 `json:"of_whole_pods"`
 }
 
+const scalePods = 10_000
+
 // A scaleInformer has a handler that counts its calls.
 type scaleInformer struct {
 	calls  atomic.Int64
@@ -46,43 +43,23 @@ type scaleInformer struct {
 	stop   func()
 }
 
-func (in *scaleInformer) round(ctx context.Context) error {
-	select {
-	case <-in.rounds:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
 // scale measures a resync and a relist of 10,000 pods, and the memory of stores of them.
-func scale(ctx context.Context, cluster *clusters.Cluster) (any, error) {
-	const pods, rounds = 10_000, 20
-	writer, err := cluster.Client()
-	if err != nil {
+func (r *recorder) scale(ctx context.Context) (any, error) {
+	if err := r.create(ctx, "scale", scalePods, gated); err != nil {
 		return nil, err
 	}
-	if err := syncedPods(ctx, writer, "scale", pods); err != nil {
-		return nil, err
-	}
-	config, err := cluster.Config()
-	if err != nil {
-		return nil, err
-	}
-	wire := &meter{}
-	config.Wrap(func(next http.RoundTripper) http.RoundTripper { wire.next = next; return wire })
+	config, wire := r.tapped()
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return nil, err
 	}
-
 	// start starts an informer, and waits for the first round of its handler.
-	start := func(resync time.Duration, options ...informers.SharedInformerOption) (*scaleInformer, error) {
-		options = append(options, informers.WithNamespace("scale"))
-		factory := informers.NewSharedInformerFactoryWithOptions(client, resync, options...)
+	start := func(resync time.Duration, transform cache.TransformFunc) (*scaleInformer, error) {
+		factory := informers.NewSharedInformerFactoryWithOptions(client, resync,
+			informers.WithNamespace("scale"), informers.WithTransform(transform))
 		in := &scaleInformer{rounds: make(chan struct{}, 100)} // more than the number of rounds
 		called := func() {
-			if in.calls.Add(1)%pods == 0 {
+			if in.calls.Add(1)%scalePods == 0 {
 				in.rounds <- struct{}{}
 			}
 		}
@@ -91,34 +68,36 @@ func scale(ctx context.Context, cluster *clusters.Cluster) (any, error) {
 				AddFunc:    func(*corev1.Pod) { called() },
 				UpdateFunc: func(_, _ *corev1.Pod) { called() },
 			}); err != nil {
-			return nil, err
+			return in, err
 		}
 		ctx, cancel := context.WithCancel(ctx)
 		in.stop = func() { cancel(); wire.cut(false); factory.Shutdown() }
 		factory.StartWithContext(ctx)
-		return in, in.round(ctx)
+		_, err := take(ctx, in.rounds)
+		return in, err
 	}
 	// measure triggers rounds, waits for them, and returns the cost of one.
-	measure := func(what string, resync time.Duration, begin func()) (scaleCost, error) {
-		in, err := start(resync)
+	measure := func(what string, resync time.Duration, trigger func()) (scaleCost, error) {
+		in, err := start(resync, nil)
 		if err != nil {
 			return scaleCost{}, err
 		}
 		defer in.stop()
-		in.calls.Store(0)
-		wire.reset()
-		from := cpu()
+		const rounds = 20
+		calls, cpu := in.calls.Load(), cpuTime()
+		requests, bytes := wire.received()
 		for range rounds {
-			begin()
-			if err := in.round(ctx); err != nil {
+			trigger()
+			if _, err := take(ctx, in.rounds); err != nil {
 				return scaleCost{}, err
 			}
 		}
+		requestsAfter, bytesAfter := wire.received()
 		return scaleCost{
-			What: what, Pods: pods, Calls: int(in.calls.Load()) / rounds,
-			Requests: int(wire.requests.Load()) / rounds,
-			MB:       round(float64(wire.bytes.Load()) / rounds / 1e6),
-			CPU:      round(float64((cpu() - from).Microseconds()) / rounds / 1e3),
+			What: what, Pods: scalePods, Calls: int(in.calls.Load()-calls) / rounds,
+			Requests: (requestsAfter - requests) / rounds,
+			MB:       round(float64(bytesAfter-bytes)/rounds/1e6, 100),
+			CPU:      round(float64((cpuTime()-cpu).Microseconds())/rounds/1e3, 100),
 		}, nil
 	}
 	relist, err := measure("a relist", 0, func() { wire.cut(true) })
@@ -126,67 +105,56 @@ func scale(ctx context.Context, cluster *clusters.Cluster) (any, error) {
 		return nil, err
 	}
 	// The period is longer than a round takes, so that rounds do not overlap.
-	again, err := measure("a resync", 2*time.Second, func() {})
+	resync, err := measure("a resync", 2*time.Second, func() {})
 	if err != nil {
 		return nil, err
 	}
-	var costs []scaleCost
-	for _, c := range []scaleCost{again, relist} {
-		c.Ratio = round(c.CPU / again.CPU)
-		costs = append(costs, c)
-	}
+	relist.Ratio, resync.Ratio = round(relist.CPU/resync.CPU, 100), 1
 
+	whole := func(transform cache.TransformFunc) func() (stop func(), err error) {
+		return func() (func(), error) {
+			in, err := start(0, transform)
+			return in.stop, err
+		}
+	}
 	var stores []scaleStore
-	weigh := func(what string, start func() (stop func(), err error)) error {
+	for _, store := range []struct {
+		of    string
+		start func() (stop func(), err error)
+	}{
+		{"whole pods", whole(nil)},
+		{"pods without managedFields, by a transform", whole(withoutManagedFields)},
+		{"only the metadata, by a metadata informer", func() (func(), error) {
+			client, err := metadata.NewForConfig(config)
+			if err != nil {
+				return nil, err
+			}
+			ctx, cancel := context.WithCancel(ctx)
+			factory := metadatainformer.NewFilteredSharedInformerFactory(client, 0, "scale", nil)
+			informer := factory.ForResource(corev1.SchemeGroupVersion.WithResource("pods")).Informer()
+			factory.Start(ctx.Done()) //nolint:forbidigo // this factory has no StartWithContext
+			if !cache.WaitFor(ctx, "", informer.HasSyncedChecker()) {
+				cancel()
+				return nil, context.Cause(ctx)
+			}
+			return func() { cancel(); wire.cut(false); factory.Shutdown() }, nil
+		}},
+	} {
 		before := heap()
-		stop, err := start()
+		stop, err := store.start()
 		if err != nil {
-			return err
+			return nil, err
 		}
-		s := scaleStore{What: what, MB: round((heap() - before) / 1e6), Ratio: 1}
+		stores = append(stores, scaleStore{What: store.of, MB: round((heap()-before)/1e6, 100)})
 		stop()
-		if len(stores) > 0 {
-			s.Ratio = round(s.MB / stores[0].MB)
-		}
-		stores = append(stores, s)
-		return nil
 	}
-	whole := func(options ...informers.SharedInformerOption) (stop func(), err error) {
-		in, err := start(0, options...)
-		if err != nil {
-			return nil, err
-		}
-		return in.stop, nil
-	}
-	if err := weigh("whole pods", func() (func(), error) { return whole() }); err != nil {
-		return nil, err
-	}
-	if err := weigh("pods without managedFields, by a transform", func() (func(), error) {
-		return whole(informers.WithTransform(withoutManagedFields))
-	}); err != nil {
-		return nil, err
-	}
-	if err := weigh("only the metadata, by a metadata informer", func() (func(), error) {
-		client, err := metadata.NewForConfig(config)
-		if err != nil {
-			return nil, err
-		}
-		ctx, cancel := context.WithCancel(ctx)
-		factory := metadatainformer.NewFilteredSharedInformerFactory(client, 0, "scale", nil)
-		informer := factory.ForResource(corev1.SchemeGroupVersion.WithResource("pods")).Informer()
-		factory.Start(ctx.Done()) //nolint:forbidigo // this factory has no StartWithContext
-		if !cache.WaitFor(ctx, "", informer.HasSyncedChecker()) {
-			cancel()
-			return nil, context.Cause(ctx)
-		}
-		return func() { cancel(); wire.cut(false); factory.Shutdown() }, nil
-	}); err != nil {
-		return nil, err
+	for i := range stores {
+		stores[i].Ratio = round(stores[i].MB/stores[0].MB, 100)
 	}
 	return struct {
 		Costs  []scaleCost  `json:"costs"`
 		Stores []scaleStore `json:"stores"`
-	}{costs, stores}, nil
+	}{[]scaleCost{resync, relist}, stores}, nil
 }
 
 func withoutManagedFields(object any) (any, error) {
@@ -197,10 +165,8 @@ func withoutManagedFields(object any) (any, error) {
 	return object, nil
 }
 
-func round(x float64) float64 { return math.Round(x*100) / 100 }
-
-// cpu returns the processor time that the program has used.
-func cpu() time.Duration {
+// cpuTime returns the processor time that the program has used.
+func cpuTime() time.Duration {
 	var usage syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
 		panic(err)
@@ -215,40 +181,4 @@ func heap() float64 {
 	var stats runtime.MemStats
 	runtime.ReadMemStats(&stats)
 	return float64(stats.HeapAlloc)
-}
-
-// A meter is a wiretap that counts.
-type meter struct {
-	wiretap
-	requests, bytes atomic.Int64
-}
-
-func (m *meter) reset() {
-	m.requests.Store(0)
-	m.bytes.Store(0)
-}
-
-func (m *meter) RoundTrip(request *http.Request) (*http.Response, error) {
-	m.Lock()
-	if m.lane == nil {
-		m.lane, m.now = &lane{}, func() float64 { return 0 }
-	}
-	m.Unlock()
-	m.requests.Add(1)
-	response, err := m.wiretap.RoundTrip(request)
-	if err == nil {
-		response.Body = &metered{response.Body, m}
-	}
-	return response, err
-}
-
-type metered struct {
-	io.ReadCloser
-	meter *meter
-}
-
-func (b *metered) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	b.meter.bytes.Add(int64(n))
-	return n, err
 }

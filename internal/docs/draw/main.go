@@ -1,5 +1,6 @@
 // draw makes pictures and tables from the recordings in docs/data, and inserts them into
-// the generated regions of docs/*.md. With -check it only reports what is stale.
+// the generated regions of docs/*.md and of the chapters. With -check it only reports what
+// is stale.
 package main
 
 import (
@@ -11,8 +12,8 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 )
@@ -28,110 +29,95 @@ func main() {
 }
 
 func run(root string, check bool) error {
-	recordings, err := load(root)
+	repo := os.DirFS(root)
+	recordings, err := load(repo)
 	if err != nil {
 		return err
 	}
-	files, err := pictures(recordings)
+	files := map[string][]byte{} // what has to be in a file; nil if it has to go
+	drawn, err := fs.Glob(repo, "docs/pictures/*.svg")
 	if err != nil {
 		return err
 	}
-	pages, err := regions(root, recordings)
-	if err != nil {
+	for _, name := range drawn {
+		files[name] = nil
+	}
+	if err := draw(files, recordings); err != nil {
 		return err
 	}
-	maps.Copy(files, pages)
-
+	if err := fillPages(files, repo, recordings); err != nil {
+		return err
+	}
 	var problems []error
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		path := filepath.Join(root, name)
-		old, err := os.ReadFile(path)
-		switch {
-		case err == nil && bytes.Equal(old, files[name]):
-		case err != nil && !errors.Is(err, fs.ErrNotExist):
-			problems = append(problems, err)
+		switch old, err := os.ReadFile(path); {
+		case err == nil && files[name] != nil && bytes.Equal(old, files[name]):
+		case check && files[name] == nil:
+			problems = append(problems, fmt.Errorf("%s is stale: no recording draws it", name))
 		case check:
 			problems = append(problems, fmt.Errorf("%s is stale: make docs", name))
+		case files[name] == nil:
+			problems = append(problems, os.Remove(path))
 		default:
 			problems = append(problems, os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, files[name], 0o644))
-		}
-	}
-	drawn, err := filepath.Glob(filepath.Join(root, "docs/pictures/*.svg"))
-	problems = append(problems, err)
-	for _, path := range drawn {
-		name := "docs/pictures/" + filepath.Base(path)
-		switch _, ok := files[name]; {
-		case ok:
-		case check:
-			problems = append(problems, fmt.Errorf("%s is stale: no recording draws it", name))
-		default:
-			problems = append(problems, os.Remove(path))
 		}
 	}
 	return errors.Join(problems...)
 }
 
-// A Recording is one file of docs/data.
-type Recording struct {
-	Name      string                     `json:"-"`
-	Fields    map[string]json.RawMessage `json:"-"`
-	Recorded  struct{ Command, Machine, Date string }
-	Timelines []*Timeline
+// A recording is one file of docs/data. Its other fields are tables.
+type recording struct {
+	name      string
+	recorded  struct{ Command, Machine, Date string }
+	timelines []*timeline
+	fields    map[string]json.RawMessage
 }
 
 // load reads all recordings, in the order of their names.
-func load(root string) (recordings []*Recording, err error) {
-	paths, err := filepath.Glob(filepath.Join(root, "docs/data/*.json"))
+func load(repo fs.FS) (recordings []*recording, err error) {
+	names, err := fs.Glob(repo, "docs/data/*.json")
 	if err != nil {
 		return nil, err
 	}
-	for _, path := range paths {
-		r := &Recording{Name: strings.TrimSuffix(filepath.Base(path), ".json")}
-		data, err := os.ReadFile(path)
+	for _, name := range names {
+		r := &recording{name: strings.TrimSuffix(path.Base(name), ".json")}
+		data, err := fs.ReadFile(repo, name)
 		if err == nil {
-			err = json.Unmarshal(data, &r.Fields)
+			err = json.Unmarshal(data, &r.fields)
 		}
-		for field, into := range map[string]any{"recorded": &r.Recorded, "timelines": &r.Timelines} {
-			if raw, ok := r.Fields[field]; ok && err == nil {
-				dec := json.NewDecoder(bytes.NewReader(raw))
-				if field != "recorded" { // "recorded" also has versions
-					dec.DisallowUnknownFields()
-				}
-				if err = dec.Decode(into); err != nil {
-					err = fmt.Errorf("%s: %w", field, err)
-				}
-			}
+		if err == nil {
+			err = json.Unmarshal(r.fields["recorded"], &r.recorded)
+		}
+		if timelines, ok := r.fields["timelines"]; ok && err == nil {
+			dec := json.NewDecoder(bytes.NewReader(timelines))
+			dec.DisallowUnknownFields()
+			err = dec.Decode(&r.timelines)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("docs/data/%s.json: %w", r.Name, err)
+			return nil, fmt.Errorf("%s: %w", name, err)
 		}
 		recordings = append(recordings, r)
 	}
 	return recordings, nil
 }
 
-var nameOK = regexp.MustCompile(`^[a-z0-9-]+$`)
-
-func pictures(recordings []*Recording) (map[string][]byte, error) {
-	files := map[string][]byte{}
+// draw adds the pictures of all recordings to files.
+func draw(files map[string][]byte, recordings []*recording) error {
 	for _, r := range recordings {
-		for _, t := range r.Timelines {
+		for _, t := range r.timelines {
+			name := "docs/pictures/" + t.Name + ".svg"
 			err := t.check()
-			if files["docs/"+path(t.Name)] != nil || !nameOK.MatchString(t.Name) {
-				err = errors.New("needs a name of its own of a-z, 0-9 and -")
-			} else if t.Title == "" || t.Alt == "" {
-				err = errors.New("needs a title and an alt")
+			if files[name] != nil {
+				err = errors.New("another picture has this name")
 			}
 			if err == nil {
-				files["docs/"+path(t.Name)], err = t.svg()
+				files[name], err = t.draw()
 			}
 			if err != nil {
-				return nil, fmt.Errorf("docs/data/%s.json: picture %q: %w", r.Name, t.Name, err)
+				return fmt.Errorf("docs/data/%s.json: picture %q: %w", r.name, t.Name, err)
 			}
 		}
 	}
-	return files, nil
+	return nil
 }
-
-// path returns the path of a picture, relative to docs.
-func path(name string) string { return "pictures/" + name + ".svg" }
