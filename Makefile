@@ -21,7 +21,7 @@ unit: export KUBE_CACHE_MUTATION_DETECTOR = true
 unit: ## all tests that need no cluster
 	go test $(RACE) $$(go list ./... | grep -v -e /e2e -e /internal/lint$$ -e /internal/exercises$$)
 
-# Modules of other years compile their own client-go, internal/docs a browser's driver. vale,
+# docs/older compiles the client-go of other years, internal/docs a browser's driver. vale,
 # which checks the English, needs a C compiler.
 pages: page ## hold docs and READMEs to code, links, claims, spelling and English; look at them in Chromium
 	go -C internal/docs vet ./... && go -C internal/docs test ./...
@@ -31,7 +31,6 @@ pages: page ## hold docs and READMEs to code, links, claims, spelling and Englis
 	cd internal/docs/browser && npx --no-install cspell --no-progress --config ../cspell.yaml
 	$(VALE) $$(git ls-files '*.md' '*.go' ':!*/testdata/*')
 	go -C docs/older test ./...
-	go -C docs/versions test ./...
 
 # A folder for a static host. page checks that what is committed is what the sources give.
 playground-site: ## write the playground to SITE, for a static host

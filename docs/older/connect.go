@@ -1,11 +1,10 @@
-// Package older holds what tutorials from 2018 to 2022 write, compiled with the client-go of
-// 2021. With go.v0.37.mod it also compiles with v0.37, so its tests and the linters show what that
-// code does today. docs/older-code.md shows each function next to what to write now.
+// Package older holds what tutorials from 2018 to 2022 write. It compiles with the client-go of 2021
+// and with today's, so its tests and the linters show what that code does today.
+// docs/older-code.md shows each function next to what to write now.
 package older
 
 import (
 	"flag"
-	"io/ioutil"
 	"log"
 	"path/filepath"
 
@@ -38,11 +37,6 @@ func NewClient(loadConfig func() (*rest.Config, error)) kubernetes.Interface {
 
 func ServerVersion(client kubernetes.Interface) (*version.Info, error) {
 	return client.Discovery().ServerVersion()
-}
-
-func NamespaceOfPod() (string, error) {
-	data, err := ioutil.ReadFile("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-	return string(data), err
 }
 
 func IsGone(err error) bool {

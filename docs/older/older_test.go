@@ -2,15 +2,15 @@ package older
 
 import (
 	"bufio"
+	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -30,14 +30,19 @@ import (
 	klogv2 "k8s.io/klog/v2"
 )
 
-const today = "v0.37.2"
-
 // TestMain is also the program that the tests of signals run: the function that the
 // environment names.
 func TestMain(m *testing.M) {
 	switch os.Getenv("OLDER") {
 	case "Stop":
-		Stop(func(<-chan struct{}) { fmt.Println("ready") })
+		Stop(func(<-chan struct{}) {
+			stacks := make([]byte, 1<<16)
+			for !bytes.Contains(stacks, []byte("goroutine 1 [chan receive]")) { // until Stop waits
+				runtime.Gosched()
+				runtime.Stack(stacks, true)
+			}
+			fmt.Println("ready")
+		})
 		fmt.Println("cleaned up")
 	case "StopNever":
 		client := fake.NewSimpleClientset()
@@ -53,18 +58,15 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// afterSignal runs a function, sends it a signal when it is ready, and returns what it
-// printed then.
-func afterSignal(t *testing.T, name string, signal os.Signal) (printed string, exited bool) {
+// afterSignal runs a function, sends it a signal when it is ready, and returns what it printed then
+// and how it ended.
+func afterSignal(t *testing.T, name string, signal os.Signal) string {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), "OLDER="+name)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
+	if err := errors.Join(err, cmd.Start()); err != nil {
 		t.Fatal(err)
 	}
 	lines := bufio.NewScanner(out)
@@ -74,64 +76,56 @@ func afterSignal(t *testing.T, name string, signal os.Signal) (printed string, e
 	if err := cmd.Process.Signal(signal); err != nil {
 		t.Fatal(err)
 	}
+	printed := ""
 	for lines.Scan() {
-		printed += lines.Text()
+		printed += lines.Text() + ", "
 	}
 	_ = cmd.Wait() // killed by the signal, or not
-	return printed, cmd.ProcessState.Exited()
+	return printed + cmd.ProcessState.String()
 }
 
 // Kubernetes ends a container with SIGTERM.
 func TestStopKnowsOnlyInterrupt(t *testing.T) {
-	if printed, _ := afterSignal(t, "Stop", os.Interrupt); printed != "cleaned up" {
-		t.Errorf("after SIGINT it printed %q", printed)
-	}
-	if printed, exited := afterSignal(t, "Stop", syscall.SIGTERM); printed != "" || exited {
-		t.Errorf("after SIGTERM it printed %q, exited by itself: %t", printed, exited)
-	}
+	equal(t, "after SIGINT", afterSignal(t, "Stop", os.Interrupt), "cleaned up, exit status 0")
+	equal(t, "after SIGTERM", afterSignal(t, "Stop", syscall.SIGTERM), "signal: terminated")
 }
 
 func TestStopNeverRunsNoDefer(t *testing.T) {
-	if printed, exited := afterSignal(t, "StopNever", os.Interrupt); printed != "" || exited {
-		t.Errorf("after SIGINT it printed %q, exited by itself: %t", printed, exited)
-	}
+	equal(t, "after SIGINT", afterSignal(t, "StopNever", os.Interrupt), "signal: interrupt")
 }
 
 func TestLoadConfigIgnoresKUBECONFIG(t *testing.T) {
-	dir := t.TempDir()
-	cluster, user := filepath.Join(dir, "cluster"), filepath.Join(dir, "context")
-	write(t, cluster, "clusters: [{name: c, cluster: {server: 'https://c:6443'}}]\n")
-	write(t, user, "contexts: [{name: x, context: {cluster: c}}]\ncurrent-context: x\n")
-	t.Setenv("HOME", dir)
-	t.Setenv("KUBECONFIG", cluster+string(filepath.ListSeparator)+user)
+	home := t.TempDir()
+	t.Setenv("HOME", home)
+	kubeconfig := filepath.Join(home, "kubeconfig")
+	t.Setenv("KUBECONFIG", kubeconfig)
+	const text = "clusters: [{name: c, cluster: {server: 'https://c:6443'}}]\n" +
+		"contexts: [{name: x, context: {cluster: c}}]\ncurrent-context: x\n"
+	if err := os.WriteFile(kubeconfig, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	args, flags := os.Args, flag.CommandLine
 	defer func() { os.Args, flag.CommandLine = args, flags }()
 	os.Args, flag.CommandLine = args[:1], flag.NewFlagSet("", flag.PanicOnError)
 	_, err := LoadConfig()
-	want := filepath.Join(dir, ".kube", "config")
+	want := filepath.Join(home, ".kube", "config")
 	if err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("%v, want an error of %s", err, want)
 	}
 }
 
 func TestClientWithoutConfigPanics(t *testing.T) {
-	defer func() {
-		if recover() == nil {
-			t.Error("no panic")
-		}
-	}()
-	NewClient(func() (*rest.Config, error) { return nil, errors.New("no such file") })
+	equal(t, "panics", panics(func() {
+		NewClient(func() (*rest.Config, error) { return nil, errors.New("no such file") })
+	}), true)
 }
 
 func TestIsGoneMissesAWrappedError(t *testing.T) {
 	err := apierrors.NewNotFound(v1.Resource("pods"), "web")
-	if !IsGone(err) {
-		t.Error("a plain error is missed")
-	}
 	wrapped := fmt.Errorf("sync: %w", err)
-	if IsGone(wrapped) || !apierrors.IsNotFound(wrapped) {
-		t.Error("a wrapped error is not missed, or by IsNotFound too")
-	}
+	equal(t, "IsGone", IsGone(err), true)
+	equal(t, "IsGone of a wrapped error", IsGone(wrapped), false)
+	equal(t, "IsNotFound of a wrapped error", apierrors.IsNotFound(wrapped), true)
 }
 
 var web = &v1.Pod{ObjectMeta: metav1.ObjectMeta{
@@ -141,33 +135,20 @@ var web = &v1.Pod{ObjectMeta: metav1.ObjectMeta{
 var tombstone = cache.DeletedFinalStateUnknown{Key: "default/web", Obj: web}
 
 func TestDeleteHandlerPanicsOnATombstone(t *testing.T) {
-	Handlers().OnDelete(web)
-	defer func() {
-		if recover() == nil {
-			t.Error("no panic")
-		}
-	}()
-	Handlers().OnDelete(tombstone)
+	equal(t, "panics on a pod", panics(func() { Handlers().OnDelete(web) }), false)
+	equal(t, "panics on a tombstone", panics(func() { Handlers().OnDelete(tombstone) }), true)
 }
 
 func TestDeletedKeyOfATombstoneIsEmpty(t *testing.T) {
-	if key := DeletedKey(web); key != "default/web" {
-		t.Errorf("key of a pod: %q", key)
-	}
-	if key := DeletedKey(tombstone); key != "" {
-		t.Errorf("key of a tombstone: %q", key)
-	}
+	equal(t, "key of a pod", DeletedKey(web), "default/web")
+	equal(t, "key of a tombstone", DeletedKey(tombstone), "")
 }
 
 func TestLabelInPlaceChangesTheStore(t *testing.T) {
 	store := cache.NewStore(cache.MetaNamespaceKeyFunc)
-	if err := store.Add(web.DeepCopy()); err != nil {
-		t.Fatal(err)
-	}
+	equal(t, "error", store.Add(web.DeepCopy()), nil)
 	LabelInPlace(store.List()[0])
-	if labels := store.List()[0].(*v1.Pod).Labels; labels["test"] != "test" {
-		t.Errorf("labels in the store: %v", labels)
-	}
+	equal(t, "label in the store", store.List()[0].(*v1.Pod).Labels["test"], "test")
 }
 
 func TestQueueTakesTheSamePodTwice(t *testing.T) {
@@ -175,38 +156,28 @@ func TestQueueTakesTheSamePodTwice(t *testing.T) {
 	defer queue.ShutDown()
 	queue.Add("default/web")
 	queue.Add("default/web")
-	if queue.Len() != 1 {
-		t.Errorf("a key twice: %d", queue.Len())
-	}
+	equal(t, "length after a key twice", queue.Len(), 1)
 	queue.Add(web)
 	queue.Add(web.DeepCopy())
-	if queue.Len() != 3 {
-		t.Errorf("and a pod twice: %d", queue.Len())
-	}
+	equal(t, "length after a pod twice", queue.Len(), 3)
 }
 
 func TestSkipResyncSkipsWhatHasOneVersion(t *testing.T) {
 	handled := 0
 	handlers := SkipResync(func(*v1.Pod) { handled++ })
 	handlers.OnUpdate(web, web)
-	if handled != 0 {
-		t.Error("a resync is handled")
-	}
+	equal(t, "handled after a resync", handled, 0)
 	written := web.DeepCopy()
 	written.ResourceVersion = "2"
 	handlers.OnUpdate(web, written)
-	if handled != 1 {
-		t.Error("a write is not handled")
-	}
+	equal(t, "handled after a write", handled, 1)
 }
 
 func TestPollHidesTheError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begin := time.Now()
 		err := Poll(fake.NewSimpleClientset()) // has no pod
-		if waited := time.Since(begin); waited != time.Minute {
-			t.Errorf("waited %s", waited)
-		}
+		equal(t, "waited", time.Since(begin), time.Minute)
 		if err == nil || strings.Contains(err.Error(), "not found") {
 			t.Errorf("error: %v", err)
 		}
@@ -216,12 +187,9 @@ func TestPollHidesTheError(t *testing.T) {
 func TestLogHasAVerbosityOfItsOwn(t *testing.T) {
 	flags := flag.NewFlagSet("", flag.PanicOnError)
 	klog.InitFlags(flags)
-	if err := flags.Set("v", "2"); err != nil {
-		t.Fatal(err)
-	}
-	if !bool(klog.V(2)) || klogv2.V(2).Enabled() {
-		t.Error("-v=2 of klog is the verbosity of client-go too")
-	}
+	equal(t, "error", flags.Set("v", "2"), nil)
+	equal(t, "-v=2 for klog", bool(klog.V(2)), true)
+	equal(t, "-v=2 for client-go", klogv2.V(2).Enabled(), false)
 }
 
 func TestOldFakeCannotApply(t *testing.T) {
@@ -245,9 +213,8 @@ func TestWaitBeforeStartWaitsForNothing(t *testing.T) {
 	factory, informer := scene()
 	stop := make(chan struct{})
 	defer close(stop)
-	if waited := factory.WaitForCacheSync(stop); len(waited) != 0 || informer.HasSynced() {
-		t.Errorf("waited for %v, synced: %t", waited, informer.HasSynced())
-	}
+	equal(t, "waited for", len(factory.WaitForCacheSync(stop)), 0)
+	equal(t, "synced", informer.HasSynced(), false)
 }
 
 func TestLateListerStaysEmpty(t *testing.T) {
@@ -255,9 +222,9 @@ func TestLateListerStaysEmpty(t *testing.T) {
 		factory := informers.NewSharedInformerFactory(fake.NewSimpleClientset(web.DeepCopy()), 0)
 		lister := LateLister(factory)
 		time.Sleep(time.Hour)
-		if pods, err := lister.List(labels.Everything()); err != nil || len(pods) != 0 {
-			t.Errorf("%d pods, %v", len(pods), err)
-		}
+		pods, err := lister.List(labels.Everything())
+		equal(t, "error", err, nil)
+		equal(t, "pods", len(pods), 0)
 	})
 }
 
@@ -267,9 +234,7 @@ func TestWatchErrorHandlerAfterStartIsRefused(t *testing.T) {
 	defer close(stop)
 	factory.Start(stop)
 	Wait(informer, stop)
-	if err := informer.SetWatchErrorHandler(func(*cache.Reflector, error) {}); err == nil {
-		t.Error("no error")
-	}
+	equal(t, "an error", informer.SetWatchErrorHandler(func(*cache.Reflector, error) {}) != nil, true)
 	OnWatchError(informer) // says nothing
 }
 
@@ -294,156 +259,15 @@ func TestStopDoesNotWaitForHandlers(t *testing.T) {
 	<-end
 }
 
-// TestToday: the same code compiles with today's client-go, and the same goes wrong.
-func TestToday(t *testing.T) {
-	skipToday(t)
-	for mod, want := range map[string]string{"go.mod": "v0.22.17", "go.v0.37.mod": today} {
-		list := exec.Command("go", "list", "-modfile", mod, "-m", "-f", "{{.Version}}", "k8s.io/client-go")
-		out, err := list.Output()
-		if got := strings.TrimSpace(string(out)); err != nil || got != want {
-			t.Errorf("%s has client-go %s, want %s (%v)", mod, got, want, err)
-		}
-	}
-	cmd := exec.Command("go", "test", "-modfile=go.v0.37.mod", ".")
-	cmd.Env = append(os.Environ(), "OLDER=today")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Errorf("%v\n%s", err, out)
-	}
+func panics(call func()) (panicked bool) {
+	defer func() { panicked = recover() != nil }()
+	call()
+	return false
 }
 
-// TestNoContext: the code before client-go v0.18 compiles with its client-go, and not with today's.
-func TestNoContext(t *testing.T) {
-	skipToday(t)
-	cmd := exec.Command("go", "test", ".")
-	cmd.Dir = "nocontext"
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Errorf("%v\n%s", err, out)
-	}
-	source, err := os.ReadFile("nocontext/list.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	list := filepath.Join(t.TempDir(), "list.go")
-	write(t, list, string(source))
-	out, err := exec.Command("go", "vet", "-modfile=go.v0.37.mod", list).CombinedOutput()
-	if err == nil || !strings.Contains(string(out), "not enough arguments") {
-		t.Errorf("%v\n%s", err, out)
-	}
-}
-
-// TestGoFix: the go command itself brings two of the old forms up to date.
-func TestGoFix(t *testing.T) {
-	skipToday(t)
-	out, _ := exec.Command("go", "fix", "-diff", ".").Output() // fails if there is something to fix
-	for _, line := range []string{"+\t\tDeleteFunc: func(obj any) {", "+\tdata, err := os.ReadFile("} {
-		if !strings.Contains(string(out), "\n"+line) {
-			t.Errorf("no %q in\n%s", line, out)
-		}
-	}
-}
-
-// TestSince: each of today's forms is in the version that the page names, and not in the one
-// before it.
-func TestSince(t *testing.T) {
-	skipToday(t)
-	// One of each minor version.
-	newest := map[int]string{
-		17: "v0.17.17", 18: "v0.18.19", 25: "v0.25.9", 26: "v0.26.9", 27: "v0.27.3", 30: "v0.30.14",
-		31: "v0.31.14", 32: "v0.32.13", 33: "v0.33.13", 35: "v0.35.10", 36: "v0.36.6", 37: today,
-	}
-	dirs := map[string]string{}
-	has := func(module string, minor int, file, text string) bool {
-		at := "k8s.io/" + module + "@" + newest[minor]
-		if dirs[at] == "" {
-			dirs[at] = moduleDir(t, at)
-		}
-		source, err := os.ReadFile(filepath.Join(dirs[at], file))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) { // a file may be new, too
-			t.Fatal(err)
-		}
-		return strings.Contains(string(source), text)
-	}
-	const oldest = 17
-	for _, form := range forms {
-		before := form.since > oldest && has(form.module, form.since-1, form.file, form.text)
-		if before || !has(form.module, form.since, form.file, form.text) {
-			t.Errorf("%s: %q did not come with v0.%d", form.file, form.text, form.since)
-		}
-	}
-}
-
-var forms = []struct {
-	module, file, text string
-	since              int
-}{
-	{"client-go", "tools/clientcmd/client_config.go", "ClientConfigLoadingRules", 17}, // or older
-	{"client-go", "informers/factory.go", "func NewSharedInformerFactoryWithOptions(", 17},
-	{"apimachinery", "pkg/util/wait/wait.go", "func UntilWithContext(", 17},
-	{"client-go", "kubernetes/typed/core/v1/pod.go", "List(ctx context.Context", 18},
-	{"client-go", "informers/factory.go", "Shutdown()", 26},
-	{"client-go", "tools/cache/shared_informer.go", "(ResourceEventHandlerRegistration, error)", 26},
-	{"apimachinery", "pkg/util/wait/poll.go", "func PollUntilContextTimeout(", 27},
-	{"client-go", "tools/cache/controller.go", "func NewInformerWithOptions(", 31},
-	{"client-go", "util/workqueue/rate_limiting_queue.go", "func NewTypedRateLimitingQueue[", 31},
-	{"client-go", "kubernetes/fake/clientset_generated.go", "func NewClientset(", 31},
-	{"apimachinery", "pkg/util/runtime/runtime.go", "func HandleErrorWithContext(", 31},
-	{"client-go", "tools/cache/shared_informer.go", "RunWithContext(", 33},
-	{"client-go", "tools/cache/shared_informer.go", "SetWatchErrorHandlerWithContext(", 33},
-	{"client-go", "informers/factory.go", "StartWithContext(", 36},
-	{"client-go", "tools/cache/shared_informer.go", "HasSyncedChecker()", 36},
-	{"client-go", "tools/cache/shared_informer.go", "AddTypedEventHandler(", 37},
-	{"client-go", "discovery/discovery_client.go", "ServerVersionWithContext(", 37},
-}
-
-// skipToday skips what does not depend on the client-go that it is compiled with.
-func skipToday(t *testing.T) {
+func equal[T comparable](t *testing.T, what string, got, want T) {
 	t.Helper()
-	if os.Getenv("OLDER") == "today" {
-		t.Skip("done with the other client-go")
+	if got != want {
+		t.Errorf("%s: %v, want %v", what, got, want)
 	}
-}
-
-func write(t *testing.T, path, text string) {
-	t.Helper()
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// TestCommentSaidThatAResyncLists: where the most common mistake comes from.
-func TestCommentSaidThatAResyncLists(t *testing.T) {
-	skipToday(t)
-	const comment = "lists will be executed after every\n// resyncPeriod"
-	for version, want := range map[string]bool{"v0.17.17": true, "v0.22.17": false, today: false} {
-		dir := moduleDir(t, "k8s.io/client-go@"+version)
-		source, err := os.ReadFile(filepath.Join(dir, "tools/cache/reflector.go"))
-		if got := strings.Contains(string(source), comment); err != nil || got != want {
-			t.Errorf("%s: %t, want %t (%v)", version, got, want, err)
-		}
-	}
-}
-
-// TestFakeWasDeprecatedForAWhile: the only note was in capitals, which no linter reads.
-func TestFakeWasDeprecatedForAWhile(t *testing.T) {
-	skipToday(t)
-	for version, want := range map[string]bool{
-		"v0.30.14": false, "v0.31.14": true, "v0.33.13": true, "v0.35.10": false, today: false,
-	} {
-		dir := moduleDir(t, "k8s.io/client-go@"+version)
-		source, err := os.ReadFile(filepath.Join(dir, "kubernetes/fake/clientset_generated.go"))
-		if got := strings.Contains(string(source), "DEPRECATED: NewClientset"); err != nil || got != want {
-			t.Errorf("%s: %t, want %t (%v)", version, got, want, err)
-		}
-	}
-}
-
-// moduleDir is where the source of a module lies.
-func moduleDir(t *testing.T, module string) string {
-	t.Helper()
-	out, err := exec.Command("go", "mod", "download", "-json", module).Output()
-	var info struct{ Dir string }
-	if err := errors.Join(err, json.Unmarshal(out, &info)); err != nil {
-		t.Fatal(module, err)
-	}
-	return info.Dir
 }

@@ -4,42 +4,27 @@ package lint
 
 import (
 	"encoding/json"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 )
 
-// TestOldCode runs golangci-lint on a sample of 2021-style code.
+const root = "../.."
+
+// TestOldCode: golangci-lint finds the old forms that docs/older does not have, or has only next to
+// another form that the same linter reports.
 func TestOldCode(t *testing.T) {
-	var report struct {
-		Issues []struct{ FromLinter, Text string }
-	}
-	run(t, &report, "golangci-lint", "run",
-		"--output.json.path=stdout", "--show-stats=false", "./internal/lint/testdata/old")
-	var got []issue
-	for _, i := range report.Issues {
-		got = append(got, issue{i.FromLinter, i.Text})
-	}
-	check(t, got, []issue{
+	check(t, golangciLint(t, ".", "./internal/lint/testdata/old"), [][2]string{
 		{"contextcheck", "getWithoutContext"},
-		{"errcheck", "informer.SetWatchErrorHandler"},
-		{"errcheck", "informer.AddEventHandler"},
-		{"errorlint", "type assertion on error"},
 		{"errorlint", "non-wrapping format verb"},
-		{"forbidigo", "clientcmd.BuildConfigFromFlags"},
-		{"forbidigo", "client.Discovery().ServerVersion"},
-		{"forbidigo", "informer.SetWatchErrorHandler"},
-		{"forbidigo", "informer.AddEventHandler"},
-		{"forbidigo", "factory.Start"},
 		{"forbidigo", "factory.WaitForCacheSync"},
-		{"forbidigo", "cache.WaitForCacheSync"},
-		{"forbidigo", "informer.Run"},
 		{"forbidigo", "typed.SetWatchErrorHandler"},
 		{"forbidigo", "typed.AddEventHandler"},
 		{"forbidigo", "typed.Run"},
-		{"staticcheck", "NewFilteredSharedInformerFactory is deprecated"},
-		{"staticcheck", "wait.PollImmediate is deprecated"},
 	})
 }
 
@@ -47,12 +32,12 @@ func TestOldCode(t *testing.T) {
 // property, and with a title through which anyone can inject a command.
 func TestWrongWorkflow(t *testing.T) {
 	var report []struct{ Kind, Message string }
-	run(t, &report, "actionlint", "-format", "{{json .}}", "internal/lint/testdata/workflow.yml")
-	var got []issue
+	run(t, ".", &report, "actionlint", "-format", "{{json .}}", "internal/lint/testdata/workflow.yml")
+	var issues []issue
 	for _, i := range report {
-		got = append(got, issue{i.Kind, i.Message})
+		issues = append(issues, issue{FromLinter: i.Kind, Text: i.Message})
 	}
-	check(t, got, []issue{
+	check(t, issues, [][2]string{
 		{"action", `input "go" is not defined`},
 		{"expression", `"github.event.pull_request.title" is potentially untrusted`},
 		{"expression", `property "version" is not defined`},
@@ -60,11 +45,54 @@ func TestWrongWorkflow(t *testing.T) {
 	})
 }
 
-// run runs one of our tools and decodes its report, in JSON. The tool has to fail.
-func run(t *testing.T, report any, tool ...string) {
+// TestOlderCode: for each function of docs/older, compiled with today's client-go, the table of
+// docs/older-code.md names the linters that report it, and no others.
+func TestOlderCode(t *testing.T) {
+	found := map[string][]string{} // linters by function
+	for _, i := range golangciLint(t, "docs/older", "--tests=false", ".") {
+		source := read(t, i.Pos.Filename) // relative to the configuration
+		function := functionAt(source, i.Pos.Line)
+		found[function] = append(found[function], i.FromLinter)
+	}
+	for function, want := range olderTable(t) {
+		slices.Sort(want)
+		slices.Sort(found[function])
+		if got := slices.Compact(found[function]); !slices.Equal(got, want) {
+			t.Errorf("%s is found by %q, and the page says by %q", function, got, want)
+		}
+		delete(found, function)
+	}
+	for function, linters := range found {
+		t.Errorf("the page does not show %s, which is found by %q", function, linters)
+	}
+}
+
+type issue struct {
+	FromLinter, Text string
+	Pos              struct {
+		Filename string
+		Line     int
+	}
+}
+
+// golangciLint runs golangci-lint in a folder of the repository.
+func golangciLint(t *testing.T, dir string, args ...string) []issue {
 	t.Helper()
-	cmd := exec.Command("go", slices.Concat([]string{"tool", "-modfile=internal/tools/go.mod"}, tool)...)
-	cmd.Dir = "../.."
+	var report struct{ Issues []issue }
+	tool := []string{"golangci-lint", "run", "--output.json.path=stdout", "--show-stats=false"}
+	run(t, dir, &report, append(tool, args...)...)
+	return report.Issues
+}
+
+// run runs one of our tools and decodes its report, in JSON. The tool has to fail.
+func run(t *testing.T, dir string, report any, tool ...string) {
+	t.Helper()
+	mod, err := filepath.Abs(filepath.Join(root, "internal/tools/go.mod"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("go", slices.Concat([]string{"tool", "-modfile=" + mod}, tool)...)
+	cmd.Dir = filepath.Join(root, dir)
 	out, err := cmd.Output() // exit code 1: there are issues
 	if err := json.Unmarshal(out, report); err != nil {
 		t.Fatalf("%v in %s", err, out)
@@ -74,15 +102,70 @@ func run(t *testing.T, report any, tool ...string) {
 	}
 }
 
-type issue struct{ linter, text string }
-
-func check(t *testing.T, got, want []issue) {
+// check checks that each of the linters reports a text.
+func check(t *testing.T, issues []issue, want [][2]string) {
 	t.Helper()
 	for _, want := range want {
-		if !slices.ContainsFunc(got, func(got issue) bool {
-			return got.linter == want.linter && strings.Contains(got.text, want.text)
+		if !slices.ContainsFunc(issues, func(i issue) bool {
+			return i.FromLinter == want[0] && strings.Contains(i.Text, want[1])
 		}) {
-			t.Errorf("%s did not report %s", want.linter, want.text)
+			t.Errorf("%s did not report %s", want[0], want[1])
 		}
 	}
+}
+
+var (
+	section = regexp.MustCompile(`(?m)^### (.*)\n\n<!-- go: docs/older/\S+ (\w+) -->`)
+	row     = regexp.MustCompile(`(?m)^\| \[.*?\]\(#([a-z0-9-]+)\) \|[^|]*\|([^|]*)\|$`)
+	quoted  = regexp.MustCompile("`(\\w+)`")
+)
+
+// olderTable reads which linters the page names for the old function of each section.
+func olderTable(t *testing.T) map[string][]string {
+	t.Helper()
+	page := read(t, "docs/older-code.md")
+	functions := map[string]string{} // by the anchor of their section
+	for _, m := range section.FindAllStringSubmatch(page, -1) {
+		functions[strings.ReplaceAll(strings.ToLower(m[1]), " ", "-")] = m[2]
+	}
+	table := map[string][]string{}
+	for _, m := range row.FindAllStringSubmatch(page, -1) {
+		function := functions[m[1]]
+		if function == "" {
+			t.Errorf("no section #%s that shows a function of docs/older", m[1])
+		}
+		delete(functions, m[1])
+		table[function] = nil
+		for _, linter := range quoted.FindAllStringSubmatch(m[2], -1) {
+			table[function] = append(table[function], linter[1])
+		}
+	}
+	for anchor := range functions {
+		t.Errorf("no row of the table leads to #%s", anchor)
+	}
+	return table
+}
+
+var function = regexp.MustCompile(`^func (\w+)\(`)
+
+// functionAt returns the function in a line. A line of the imports belongs to the first one.
+func functionAt(source string, line int) (name string) {
+	for i, text := range strings.Split(source, "\n") {
+		if name != "" && i >= line {
+			break
+		}
+		if m := function.FindStringSubmatch(text); m != nil {
+			name = m[1]
+		}
+	}
+	return name
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(root, path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"time"
@@ -54,11 +55,23 @@ func (r *recorder) synced(ctx context.Context) (any, error) {
 			return nil, err
 		}
 	}
+	dir, err := os.MkdirTemp("", "informers-synced")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
 	var rows []syncedRow
-	for _, mod := range []string{"go.v0.34.mod", "go.v0.35.mod", "go.v0.36.mod", "go.mod"} {
+	for _, version := range []string{"v0.34.13", "v0.35.10", "v0.36.6", "v0.37.2"} {
+		program := filepath.Join(dir, version)
+		build := exec.CommandContext(ctx, "go", "-C", "docs/older", "run", "./with", version,
+			"build", "-o", program, "./waits")
+		build.Stderr = os.Stderr
+		if err := build.Run(); err != nil {
+			return nil, fmt.Errorf("build with client-go %s: %w", version, err)
+		}
 		for _, kubeconfig := range []string{"", r.cluster.Kubeconfig} {
 			for _, pods := range sizes {
-				row, err := countEarly(ctx, mod, kubeconfig, pods)
+				row, err := countEarly(ctx, program, kubeconfig, pods)
 				if err != nil {
 					return nil, err
 				}
@@ -72,10 +85,9 @@ func (r *recorder) synced(ctx context.Context) (any, error) {
 	}{rows, []ownWrites{own}}, nil
 }
 
-// countEarly runs docs/versions with the client-go of a go.mod.
-func countEarly(ctx context.Context, mod, kubeconfig string, pods int) (row syncedRow, err error) {
-	cmd := exec.CommandContext(ctx, "go", "-C", "docs/versions", "run", "-modfile", mod, ".",
-		"-kubeconfig", kubeconfig, "-namespace", fmt.Sprint("synced-", pods),
+// countEarly runs docs/older/waits.
+func countEarly(ctx context.Context, program, kubeconfig string, pods int) (row syncedRow, err error) {
+	cmd := exec.CommandContext(ctx, program, "-kubeconfig", kubeconfig, "-namespace", fmt.Sprint("synced-", pods),
 		"-pods", strconv.Itoa(pods), "-runs", strconv.Itoa(syncedRuns))
 	cmd.Stderr = os.Stderr
 	printed, err := cmd.Output()

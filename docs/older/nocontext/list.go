@@ -1,5 +1,9 @@
+//go:build v0.17
+
 // Package nocontext holds code from before client-go v0.18, which added a context to each
-// request.
+// request. Run its test with
+//
+//	go run ./with v0.17.17 test ./nocontext
 package nocontext
 
 import (

@@ -1,3 +1,5 @@
+//go:build v0.17
+
 package nocontext
 
 import (
@@ -11,12 +13,6 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/tools/cache"
 )
-
-func TestList(t *testing.T) {
-	if err := List(fake.NewSimpleClientset()); err != nil {
-		t.Fatal(err)
-	}
-}
 
 // TestResyncDidNotList: a resync did not list when the comment on NewReflector said it did.
 func TestResyncDidNotList(t *testing.T) {
