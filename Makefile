@@ -10,9 +10,9 @@ demo: ## chapter 05 at work on a cluster: CLUSTER=auto, kind, local or current
 	go run ./internal/demo
 
 # The tests of cluster/, and the chapters' tests on an API server, build Kubernetes, so they run only
-# with CLUSTER=local. The tests of internal/clusters that create real clusters need kind or local.
+# with CLUSTER=local. The tests of internal/provider that create real clusters need kind or local.
 test: unit e2e ## all tests, on the same choice of clusters
-	$(if $(filter kind local,$(CLUSTER)),go test -count=1 ./internal/clusters -args -cluster $(CLUSTER))
+	$(if $(filter kind local,$(CLUSTER)),go test -count=1 ./internal/provider -args -cluster $(CLUSTER))
 	$(if $(filter local,$(CLUSTER)),go -C cluster test $(RACE) ./...)
 	$(if $(filter local,$(CLUSTER)),go test -count=1 -timeout 40m -tags cluster ./[0-9]*-*)
 
@@ -42,7 +42,7 @@ page: ## build the playground's page again: fails if what is committed differs
 
 RECORD = life-kind life-local lister resync scale synced wire
 docs: ## record again and draw; RECORD names the recordings
-	$(if $(RECORD),go run ./internal/record $(RECORD))
+	$(if $(RECORD),go run ./internal/recordings $(RECORD))
 	go test -count=1 ./docs/proofs -args --update
 	go test -count=1 ./e2e -run 'TestFrames|Own|Stale' -args --update
 	go -C internal/docs run ./draw
@@ -73,7 +73,7 @@ exercises: ## the exercises fail as given and pass with their solutions
 	go test -count=1 -timeout 20m ./internal/exercises
 
 outputs: ## rewrite the outputs and the diffs in the READMEs and in docs
-	go test -count=1 ./internal/chapters -args --update
+	go test -count=1 ./internal/promises -args --update
 	go test -count=1 ./docs/proofs -args --update
 	go test -count=1 ./internal/exercises -run TestLoop -args --update
 	go test -count=1 ./e2e -run 'TestOutputs|TestDemo$$' -args --update

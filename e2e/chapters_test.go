@@ -21,8 +21,8 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"sigs.k8s.io/e2e-framework/pkg/features"
 
-	"example.com/informers/internal/clusters"
 	"example.com/informers/internal/logmatch"
+	"example.com/informers/internal/provider"
 )
 
 func TestClientset(t *testing.T) {
@@ -95,13 +95,13 @@ func (s *scene) requests(others ...string) features.Func {
 		if err != nil {
 			t.Fatal(err)
 		}
-		requests := slices.DeleteFunc(all, func(r clusters.Request) bool {
+		requests := slices.DeleteFunc(all, func(r provider.Request) bool {
 			return r.Namespace != s.namespace || !strings.HasPrefix(r.UserAgent, filepath.Base(s.chapter.Path)+"/")
 		})
 		for _, r := range requests {
 			t.Logf("%s %s", r.Verb, r.URI)
 		}
-		slices.SortFunc(requests, func(a, b clusters.Request) int { return strings.Compare(b.Verb, a.Verb) }) // watch, update
+		slices.SortFunc(requests, func(a, b provider.Request) int { return strings.Compare(b.Verb, a.Verb) }) // watch, update
 		var verbs []string
 		for _, r := range requests {
 			verbs = append(verbs, r.Verb)

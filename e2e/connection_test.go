@@ -29,9 +29,9 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"sigs.k8s.io/e2e-framework/pkg/features"
 
+	"example.com/informers/internal/chapters"
 	"example.com/informers/internal/logmatch"
-	"example.com/informers/internal/outputs"
-	"example.com/informers/internal/program"
+	"example.com/informers/internal/readmes"
 )
 
 // A way is one in which 05 loses the connection of its watch. Nothing that was written
@@ -130,7 +130,7 @@ func TestConnectionDies(t *testing.T) {
 	if err := w.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	outputs.Shown(t, root, table.String(), *update)
+	readmes.Shown(t, root, table.String(), *update)
 }
 
 func (c *connection) test(t *testing.T) {
@@ -144,7 +144,7 @@ func (c *connection) test(t *testing.T) {
 		})).
 		WithSetup("05", step(func(t *testing.T) {
 			args := []string{"--namespace", c.namespace, "--resync", "0", "--run-every", "1h"}
-			c.chapter = program.Start(t, filepath.Join(*built, "05-resync"), append(c.env, "KUBECONFIG="+c.kubeconfig), args...)
+			c.chapter = chapters.Start(t, filepath.Join(*built, "05-resync"), append(c.env, "KUBECONFIG="+c.kubeconfig), args...)
 			c.awaitLine(t, "run")
 		})).
 		WithSetup("a fourth pod", step(c.early)).

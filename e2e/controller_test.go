@@ -20,8 +20,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/e2e-framework/pkg/features"
 
+	"example.com/informers/internal/chapters"
 	"example.com/informers/internal/logmatch"
-	"example.com/informers/internal/program"
 )
 
 // 07 and 08 are the same controller: it deletes pods whose annotation says that their time
@@ -471,7 +471,7 @@ func ttlWithout(t *testing.T, resource, verb string) {
 			if verb == "list" { // of use where a watch does not bring the initial state
 				env = append(env, "KUBE_FEATURE_WatchListClient=false")
 			}
-			s.chapter = program.Start(t, filepath.Join(*built, "07-workqueue"), env,
+			s.chapter = chapters.Start(t, filepath.Join(*built, "07-workqueue"), env,
 				"--namespace", s.namespace, "--sync-timeout", "5s")
 			if verb == "patch" { // of use when the same Event comes again
 				s.awaitEvent(t, "bad", "BadTTL", 1)

@@ -14,14 +14,14 @@ import (
 	"sigs.k8s.io/e2e-framework/pkg/envconf"
 	"sigs.k8s.io/e2e-framework/pkg/features"
 
-	"example.com/informers/internal/life"
+	"example.com/informers/internal/podlife"
 )
 
 // The proofs of docs/a-pods-life.md. Each has its own pod, whose writes it
 // joins with the audit log.
 
 // testLife lets a pod live, and asserts something of its writes.
-func testLife(t *testing.T, what string, assert func(*testing.T, *life.Life)) {
+func testLife(t *testing.T, what string, assert func(*testing.T, *podlife.Life)) {
 	t.Helper()
 	testPage(t, what, func(t *testing.T, _ string) {
 		if cluster.Which == "current" {
@@ -29,7 +29,7 @@ func testLife(t *testing.T, what string, assert func(*testing.T, *life.Life)) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 2*timeout)
 		defer cancel()
-		l, err := life.Live(ctx, cluster)
+		l, err := podlife.Live(ctx, cluster)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -62,13 +62,13 @@ func kubelet(node string) (agent, user string) {
 
 func TestPodsLifeEachUpdateIsOneWrite(t *testing.T) {
 	t.Parallel()
-	testLife(t, "each call of the handler is one write", func(t *testing.T, l *life.Life) {
+	testLife(t, "each call of the handler is one write", func(t *testing.T, l *podlife.Life) {
 		if len(l.Calls) != len(l.Writes) {
 			t.Fatalf("%d calls, %d writes", len(l.Calls), len(l.Writes))
 		}
 		for i, call := range l.Calls {
 			w := &l.Writes[i]
-			want := life.Call{Kind: "Update", New: w.New.ResourceVersion, At: call.At}
+			want := podlife.Call{Kind: "Update", New: w.New.ResourceVersion, At: call.At}
 			switch {
 			case w.Old == nil:
 				want.Kind = "Add"
@@ -86,16 +86,16 @@ func TestPodsLifeEachUpdateIsOneWrite(t *testing.T) {
 
 func TestPodsLifeBeginsWithCreate(t *testing.T) {
 	t.Parallel()
-	testLife(t, "the user creates", func(t *testing.T, l *life.Life) {
+	testLife(t, "the user creates", func(t *testing.T, l *podlife.Life) {
 		create := &l.Writes[0]
-		if create.Component() != life.User || create.Verb() != "create pods" || !create.Named {
+		if create.Component() != podlife.User || create.Verb() != "create pods" || !create.Named {
 			t.Errorf("the first write is %+v", create.Request)
 		}
 		sent := &corev1.Pod{}
 		if err := json.Unmarshal([]byte(create.Request.Sent), sent); err != nil {
 			t.Fatal(err)
 		}
-		managed := owned(create.New, life.User)
+		managed := owned(create.New, podlife.User)
 		// Defaults: the user sent none, the audit log says that it did.
 		if sent.Spec.DNSPolicy != corev1.DNSClusterFirst || !strings.Contains(managed, `"f:dnsPolicy"`) {
 			t.Errorf("dnsPolicy: sent %q, managedFields %s", sent.Spec.DNSPolicy, managed)
@@ -116,7 +116,7 @@ func TestPodsLifeBeginsWithCreate(t *testing.T) {
 
 func TestPodsLifeBindingIsInNoAnswer(t *testing.T) {
 	t.Parallel()
-	testLife(t, "the scheduler binds", func(t *testing.T, l *life.Life) {
+	testLife(t, "the scheduler binds", func(t *testing.T, l *podlife.Life) {
 		bindings := 0
 		for i := range l.Writes {
 			w := &l.Writes[i]
@@ -145,11 +145,11 @@ func TestPodsLifeBindingIsInNoAnswer(t *testing.T) {
 
 func TestPodsLifeKubeletWritesStatus(t *testing.T) {
 	t.Parallel()
-	testLife(t, "the kubelet writes the status until it is ready", func(t *testing.T, l *life.Life) {
+	testLife(t, "the kubelet writes the status until it is ready", func(t *testing.T, l *podlife.Life) {
 		writes := 0
 		for i := range l.Writes {
 			w := &l.Writes[i]
-			if w.Old == nil || w.Old.Spec.NodeName == "" || life.Ready(w.Old) {
+			if w.Old == nil || w.Old.Spec.NodeName == "" || podlife.Ready(w.Old) {
 				continue
 			}
 			if w.New.DeletionTimestamp != nil {
@@ -183,7 +183,7 @@ func TestPodsLifeKubeletWritesStatus(t *testing.T) {
 
 func TestPodsLifeDeleteSetsTimestamp(t *testing.T) {
 	t.Parallel()
-	testLife(t, "the user's delete only marks", func(t *testing.T, l *life.Life) {
+	testLife(t, "the user's delete only marks", func(t *testing.T, l *podlife.Life) {
 		marks := 0
 		for i := range l.Writes {
 			w := &l.Writes[i]
@@ -191,7 +191,7 @@ func TestPodsLifeDeleteSetsTimestamp(t *testing.T) {
 				continue
 			}
 			marks++
-			if w.Component() != life.User || w.Verb() != "delete pods" || w.Removed || !w.Named {
+			if w.Component() != podlife.User || w.Verb() != "delete pods" || w.Removed || !w.Named {
 				t.Errorf("marked by %+v, removed: %t", w.Request, w.Removed)
 			}
 			if len(w.Managers) != 0 || strings.Contains(owned(w.New, ""), "f:deletionTimestamp") {
@@ -216,7 +216,7 @@ func TestPodsLifeDeleteSetsTimestamp(t *testing.T) {
 
 func TestPodsLifeLastDeleteWritesTwice(t *testing.T) {
 	t.Parallel()
-	testLife(t, "the kubelet's delete removes", func(t *testing.T, l *life.Life) {
+	testLife(t, "the kubelet's delete removes", func(t *testing.T, l *podlife.Life) {
 		n := len(l.Writes)
 		end, gone := &l.Writes[n-2], &l.Writes[n-1]
 		if !end.EndsGrace() || !gone.Removed || end.Named || !gone.Named ||

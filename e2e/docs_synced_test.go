@@ -22,7 +22,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/retry"
 
-	"example.com/informers/internal/outputs"
+	"example.com/informers/internal/readmes"
 )
 
 // A lagging scene is an informer whose watch can be held back: what lags by milliseconds in real
@@ -148,7 +148,7 @@ func TestListerLagsBehindOwnWrite(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.printf("later, lister: %s", cached.Name)
-	outputs.Shown(t, root, s.out.String(), *update)
+	readmes.Shown(t, root, s.out.String(), *update)
 }
 
 func TestWaitForOwnWrite(t *testing.T) {
@@ -184,7 +184,7 @@ func TestWaitForOwnWrite(t *testing.T) {
 	if !hasRead(s.store, before) {
 		t.Error("the store went back")
 	}
-	outputs.Shown(t, root, s.out.String(), *update)
+	readmes.Shown(t, root, s.out.String(), *update)
 }
 
 func TestStaleCacheConflicts(t *testing.T) {
@@ -248,5 +248,5 @@ func TestStaleCacheConflicts(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-	outputs.Shown(t, root, s.out.String(), *update)
+	readmes.Shown(t, root, s.out.String(), *update)
 }

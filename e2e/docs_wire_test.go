@@ -18,7 +18,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
-	"example.com/informers/internal/outputs"
+	"example.com/informers/internal/readmes"
 )
 
 // A wiretap asks the API server as a reflector does, and reads the answer as bytes.
@@ -143,7 +143,7 @@ func TestFramesOfAWatchList(t *testing.T) {
 	w.expect(t, frames, "ADDED web")
 	w.expect(t, frames, "BOOKMARK ")
 	w.writes(t, frames)
-	outputs.Shown(t, root, w.out.String(), *update)
+	readmes.Shown(t, root, w.out.String(), *update)
 }
 
 func TestFramesOfAListAndAWatch(t *testing.T) {
@@ -168,7 +168,7 @@ func TestFramesOfAListAndAWatch(t *testing.T) {
 	frames := w.get(t.Context(), t, "watch=true&resourceVersion="+list.Metadata.ResourceVersion,
 		"watch=true&resourceVersion=<that of the list>")
 	w.writes(t, frames)
-	outputs.Shown(t, root, w.out.String(), *update)
+	readmes.Shown(t, root, w.out.String(), *update)
 }
 
 // counting counts the requests of a client by what they ask.

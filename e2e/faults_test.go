@@ -23,8 +23,8 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/e2e-framework/pkg/features"
 
-	"example.com/informers/internal/clusters"
 	"example.com/informers/internal/logmatch"
+	"example.com/informers/internal/provider"
 )
 
 // faults is the cluster for outages and load. On local it is a second one, next to that of the
@@ -32,10 +32,10 @@ import (
 // the end of the suite closes it.
 var faults struct {
 	sync.Mutex
-	*clusters.Cluster
+	*provider.Cluster
 }
 
-func faultCluster(t *testing.T) *clusters.Cluster {
+func faultCluster(t *testing.T) *provider.Cluster {
 	t.Helper()
 	if cluster.Which == "kind" {
 		return cluster
@@ -43,7 +43,7 @@ func faultCluster(t *testing.T) *clusters.Cluster {
 	faults.Lock()
 	defer faults.Unlock()
 	if faults.Cluster == nil {
-		c, err := clusters.Open(t.Context(), clusters.Options{Which: "local", Prefix: "informers-faults", Keep: *keep, Log: os.Stderr})
+		c, err := provider.Open(t.Context(), provider.Options{Which: "local", Prefix: "informers-faults", Keep: *keep, Log: os.Stderr})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -78,7 +78,7 @@ func TestFaults(t *testing.T) {
 type outage struct {
 	scene
 	*proxy
-	cluster *clusters.Cluster
+	cluster *provider.Cluster
 	server  string // the API server's address
 }
 

@@ -9,8 +9,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/e2e-framework/pkg/features"
 
+	"example.com/informers/internal/chapters"
 	"example.com/informers/internal/logmatch"
-	"example.com/informers/internal/program"
 )
 
 func TestLister(t *testing.T) {
@@ -63,11 +63,11 @@ func TestLister(t *testing.T) {
 		})).
 		Assess("without the copy, the mutation detector ends it", step(func(t *testing.T) {
 			bin := t.TempDir()
-			flag := program.Overlay(t, root, t.TempDir(), "06-lister", "pod := cached.DeepCopy() // the cached one is shared", "pod := cached")
-			if err := program.Build(root, bin, []string{"06-lister"}, flag); err != nil {
+			flag := chapters.Overlay(t, root, t.TempDir(), "06-lister", "pod := cached.DeepCopy() // the cached one is shared", "pod := cached")
+			if err := chapters.Build(root, bin, []string{"06-lister"}, flag); err != nil {
 				t.Fatal(err)
 			}
-			s.chapter = program.Start(t, filepath.Join(bin, "06-lister"),
+			s.chapter = chapters.Start(t, filepath.Join(bin, "06-lister"),
 				[]string{"KUBECONFIG=" + s.kubeconfig, "KUBE_CACHE_MUTATION_DETECTOR=true"}, "--namespace", s.namespace, "--annotate", "web")
 			if code := s.chapter.End(t, timeout); code != 2 || !strings.Contains(s.chapter.Stderr.String(), "panic: cache *v1.Pod modified") {
 				t.Errorf("exit code %d, stderr:\n%s", code, &s.chapter.Stderr)

@@ -30,8 +30,8 @@ import (
 	"sigs.k8s.io/e2e-framework/pkg/env"
 	"sigs.k8s.io/e2e-framework/pkg/envconf"
 
-	"example.com/informers/internal/clusters"
-	"example.com/informers/internal/program"
+	"example.com/informers/internal/chapters"
+	"example.com/informers/internal/provider"
 )
 
 const (
@@ -47,7 +47,7 @@ var (
 	update    = flag.Bool("update", false, "write the outputs in the READMEs anew")
 	built     = flag.String("bin", "", "`folder` with built chapters (default: they are built)")
 
-	cluster *clusters.Cluster
+	cluster *provider.Cluster
 	client  kubernetes.Interface
 	testenv env.Environment
 )
@@ -72,7 +72,7 @@ func TestMain(m *testing.M) {
 func run(m *testing.M, cfg *envconf.Config) (code int, err error) {
 	cfg.WithParallelTestEnabled()
 	if cfg.DryRunMode() { // only the names of what would run
-		cluster, testenv = &clusters.Cluster{}, env.NewWithConfig(cfg)
+		cluster, testenv = &provider.Cluster{}, env.NewWithConfig(cfg)
 		return testenv.Run(m), nil
 	}
 	// The tests wait most of the time.
@@ -89,9 +89,9 @@ func run(m *testing.M, cfg *envconf.Config) (code int, err error) {
 			return 1, err
 		}
 		defer func() { _ = os.RemoveAll(*built) }()
-		all, err := program.Chapters(root)
+		all, err := chapters.Names(root)
 		if err == nil {
-			err = program.Build(root, *built, all)
+			err = chapters.Build(root, *built, all)
 		}
 		if err != nil {
 			return 1, err
@@ -105,11 +105,11 @@ func run(m *testing.M, cfg *envconf.Config) (code int, err error) {
 		*which = "current"
 	}
 	ctx := context.Background()
-	open := clusters.Options{
+	open := provider.Options{
 		Which: *which, Prefix: "informers-e2e", Keep: *keep, Log: os.Stderr,
 		Kubeconfig: cfg.KubeconfigFile(), Context: cfg.KubeContext(),
 	}
-	if cluster, err = clusters.Open(ctx, open); err != nil {
+	if cluster, err = provider.Open(ctx, open); err != nil {
 		return 1, err
 	}
 	defer func() { err = errors.Join(err, cluster.Close(ctx)) }()
@@ -125,7 +125,7 @@ func run(m *testing.M, cfg *envconf.Config) (code int, err error) {
 	go watchStalls()
 	code = testenv.Run(m)
 	if code != 0 && *artifacts != "" {
-		for _, c := range []*clusters.Cluster{cluster, faults.Cluster} {
+		for _, c := range []*provider.Cluster{cluster, faults.Cluster} {
 			if c == nil || c.Which == "current" {
 				continue
 			}
@@ -216,7 +216,7 @@ func supervise() int {
 		return 0
 	}
 	for _, which := range []string{"kind", "local"} {
-		if err := clusters.Sweep(context.Background(), which, *artifacts, os.Stderr); err != nil {
+		if err := provider.Sweep(context.Background(), which, *artifacts, os.Stderr); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}
 	}

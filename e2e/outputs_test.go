@@ -13,8 +13,8 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/e2e-framework/pkg/features"
 
-	"example.com/informers/internal/outputs"
-	"example.com/informers/internal/program"
+	"example.com/informers/internal/chapters"
+	"example.com/informers/internal/readmes"
 )
 
 const makeDemo = "make demo"
@@ -23,23 +23,23 @@ const makeDemo = "make demo"
 // in another terminal while the chapter runs.
 func TestOutputs(t *testing.T) {
 	t.Parallel()
-	blocks, err := outputs.Blocks(root)
+	blocks, err := readmes.Blocks(root)
 	if err != nil {
 		t.Fatal(err)
 	}
 	commands := []string{makeDemo}
-	all, err := program.Chapters(root)
+	all, err := chapters.Names(root)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, chapter := range all {
-		readme, err := program.ReadReadme(root, chapter)
+		readme, err := chapters.ReadReadme(root, chapter)
 		if err != nil {
 			t.Fatal(err)
 		}
 		command := strings.Join(append([]string{"go run ./" + chapter}, readme.Args...), " ")
 		commands = append(commands, command)
-		i := slices.IndexFunc(blocks, func(b outputs.Block) bool { return b.Kind == "output" && b.Command == command })
+		i := slices.IndexFunc(blocks, func(b readmes.Block) bool { return b.Kind == "output" && b.Command == command })
 		if i < 0 {
 			t.Fatalf("no README shows the output of %s", command)
 		}
@@ -66,7 +66,7 @@ func TestOutputs(t *testing.T) {
 
 // follow does what a README says, and returns what the chapter prints until all that is shown has
 // come, as if its namespace were default.
-func (s *scene) follow(t *testing.T, chapter string, readme program.Readme, shown outputs.Block) string {
+func (s *scene) follow(t *testing.T, chapter string, readme chapters.Readme, shown readmes.Block) string {
 	t.Helper()
 	args := slices.Clone(readme.Args)
 	if i := slices.Index(args, metav1.NamespaceDefault); i >= 0 {
@@ -134,11 +134,11 @@ func (s *scene) shell(t *testing.T, commands string) {
 func checkOutput(t *testing.T, command, printed string) {
 	t.Helper()
 	t.Logf("$ %s\n%s", command, printed)
-	blocks, err := outputs.Blocks(root)
+	blocks, err := readmes.Blocks(root)
 	if err != nil {
 		t.Fatal(err)
 	}
-	i := slices.IndexFunc(blocks, func(b outputs.Block) bool { return b.Kind == "output" && b.Command == command })
+	i := slices.IndexFunc(blocks, func(b readmes.Block) bool { return b.Kind == "output" && b.Command == command })
 	if i < 0 {
 		t.Fatalf("no README shows %s", command)
 	}
@@ -164,7 +164,7 @@ func TestDemo(t *testing.T) {
 		}))
 	noShow := features.New("the demo of a broken chapter").WithLabel("part", "demo").
 		Assess("fails with a chapter that says nothing of a delete, and says so", step(func(t *testing.T) {
-			flag := program.Overlay(t, root, t.TempDir(), "05-resync",
+			flag := chapters.Overlay(t, root, t.TempDir(), "05-resync",
 				"UpdateFunc: handleUpdate, DeleteFunc: handleDelete,", "UpdateFunc: handleUpdate,",
 				"	handleDelete := func", "	_ = func")
 			printed, err := demo(t, "GOFLAGS="+flag)

@@ -21,8 +21,8 @@ import (
 	"sigs.k8s.io/e2e-framework/pkg/envconf"
 	"sigs.k8s.io/e2e-framework/pkg/features"
 
+	"example.com/informers/internal/chapters"
 	"example.com/informers/internal/logmatch"
-	"example.com/informers/internal/program"
 )
 
 // A scene is a namespace, a chapter that watches it, and what the API server says happens there.
@@ -30,7 +30,7 @@ type scene struct {
 	client     kubernetes.Interface
 	kubeconfig string
 	namespace  string
-	chapter    *program.Program
+	chapter    *chapters.Program
 	record     *record
 }
 
@@ -53,10 +53,10 @@ func (s *scene) setup(f func(t *testing.T)) features.Func {
 }
 
 // start runs a chapter as its README does.
-func (s *scene) start(t *testing.T, chapter string, args ...string) *program.Program {
+func (s *scene) start(t *testing.T, chapter string, args ...string) *chapters.Program {
 	t.Helper()
 	args = append([]string{"--namespace", s.namespace}, args...)
-	return program.Start(t, filepath.Join(*built, chapter),
+	return chapters.Start(t, filepath.Join(*built, chapter),
 		[]string{"KUBECONFIG=" + s.kubeconfig, "KUBE_CACHE_MUTATION_DETECTOR=true"}, args...)
 }
 

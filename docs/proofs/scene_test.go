@@ -24,7 +24,7 @@ import (
 	"k8s.io/klog/v2"
 	"k8s.io/klog/v2/ktesting"
 
-	"example.com/informers/internal/outputs"
+	"example.com/informers/internal/readmes"
 )
 
 var update = flag.Bool("update", false, "rewrite what the pages show")
@@ -32,7 +32,7 @@ var update = flag.Bool("update", false, "rewrite what the pages show")
 // shown compares what the page shows for this test with text.
 func shown(t *testing.T, text string) {
 	t.Helper()
-	outputs.Shown(t, "../..", text, *update)
+	readmes.Shown(t, "../..", text, *update)
 }
 
 func equal(t *testing.T, what string, got, want any) {

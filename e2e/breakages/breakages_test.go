@@ -11,8 +11,8 @@ import (
 	"strings"
 	"testing"
 
-	"example.com/informers/internal/clusters"
-	"example.com/informers/internal/program"
+	"example.com/informers/internal/chapters"
+	"example.com/informers/internal/provider"
 )
 
 const root = "../.."
@@ -130,7 +130,7 @@ func TestBreakages(t *testing.T) {
 	if out, err := exec.Command("go", "test", "-c", "-o", suite, root+"/e2e").CombinedOutput(); err != nil {
 		t.Fatalf("go test -c: %v\n%s", err, out)
 	}
-	c, err := clusters.Open(t.Context(), clusters.Options{Which: os.Getenv("CLUSTER"), Prefix: "informers-broken", Log: os.Stderr})
+	c, err := provider.Open(t.Context(), provider.Options{Which: os.Getenv("CLUSTER"), Prefix: "informers-broken", Log: os.Stderr})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,8 +143,8 @@ func TestBreakages(t *testing.T) {
 		t.Run(b.name, func(t *testing.T) {
 			t.Parallel()
 			bin := t.TempDir()
-			flag := program.Overlay(t, root, t.TempDir(), b.chapter, b.edits...)
-			if err := program.Build(root, bin, []string{b.chapter}, flag); err != nil {
+			flag := chapters.Overlay(t, root, t.TempDir(), b.chapter, b.edits...)
+			if err := chapters.Build(root, bin, []string{b.chapter}, flag); err != nil {
 				t.Fatal(err)
 			}
 			args := []string{"-test.run", "^" + strings.ReplaceAll(b.test, "/", "$/^") + "$", "--bin", bin}

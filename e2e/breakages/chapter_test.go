@@ -58,7 +58,7 @@ func TestAddedChapter(t *testing.T) {
 	edit("09-nodes/main.go", "06-lister/main.go", "// 06-lister reads pods", "// 09-nodes reads pods by their node")
 	edit("09-nodes/README.md", "06-lister/README.md", "[04-sync](../04-sync", "[06-lister](../06-lister", "04-sync/main.go", "06-lister/main.go",
 		"06-lister", "09-nodes", "## Break it\n", "", "pods in the lister: 1\n", "")
-	says(checks("./internal/chapters", "-run", "TestShape", "-args", "--update"),
+	says(checks("./internal/promises", "-run", "TestShape", "-args", "--update"),
 		"the table in README.md does not have 09-nodes",
 		"README.md does not lead to 09-nodes under Next",
 		`want ["Run it" "What to notice" "The step" "Break it"`)
@@ -66,7 +66,7 @@ func TestAddedChapter(t *testing.T) {
 	edit("README.md", "README.md", "\nThe [exercises]", "| [09-nodes](09-nodes) | pods by node |\n\nThe [exercises]")
 	edit("08-testing/README.md", "08-testing/README.md", "## Next\n", "## Next\n\n[09-nodes](../09-nodes).\n")
 	edit("09-nodes/README.md", "09-nodes/README.md", "## In older code\n", "## Break it\n\n## In older code\n")
-	says(checks("./internal/chapters", "-run", "/09-nodes|TestBlocks"),
+	says(checks("./internal/promises", "-run", "/09-nodes|TestBlocks"),
 		"--- PASS: TestShape/09-nodes", "--- PASS: TestBadKubeconfig/09-nodes", "--- PASS: TestBadServer/09-nodes",
 		"--- PASS: TestSignals/09-nodes", "--- PASS: TestVerbose/09-nodes", "--- PASS: TestBlocks", "\nok ")
 

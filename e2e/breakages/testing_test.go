@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"example.com/informers/internal/program"
+	"example.com/informers/internal/chapters"
 )
 
 // bugs are put into the controller of 08, whose README has this table. Each is found by one
@@ -44,7 +44,7 @@ func TestBugs(t *testing.T) {
 	for _, bug := range bugs {
 		t.Run(bug.name, func(t *testing.T) {
 			t.Parallel()
-			flag := program.Overlay(t, root, t.TempDir(), chapter, bug.edits...)
+			flag := chapters.Overlay(t, root, t.TempDir(), chapter, bug.edits...)
 			for level := range min(bug.level+1, len(levels)) {
 				args := append([]string{levels[level][0], flag}, levels[level][1:]...)
 				cmd := exec.CommandContext(t.Context(), "go", append(args, "./"+chapter)...)

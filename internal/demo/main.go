@@ -24,7 +24,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"example.com/informers/internal/clusters"
+	"example.com/informers/internal/provider"
 )
 
 // limit is for the story itself. It takes at most two resync periods, if the first
@@ -63,7 +63,7 @@ func demo(ctx context.Context) (err error) {
 		return fmt.Errorf("go build ./05-resync: %w", err)
 	}
 
-	c, err := clusters.Open(ctx, clusters.Options{Which: os.Getenv("CLUSTER"), Prefix: "informers-demo", Log: os.Stderr})
+	c, err := provider.Open(ctx, provider.Options{Which: os.Getenv("CLUSTER"), Prefix: "informers-demo", Log: os.Stderr})
 	if err != nil {
 		return err
 	}
@@ -94,7 +94,7 @@ func demo(ctx context.Context) (err error) {
 
 // createWeb creates the pod web and returns when it is ready. An error has the last
 // line that the failed command printed.
-func createWeb(ctx context.Context, c *clusters.Cluster, namespace string) error {
+func createWeb(ctx context.Context, c *provider.Cluster, namespace string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, 5*time.Minute, errors.New("not ready after 5 minutes"))
 	defer cancel()
 	for _, command := range []string{
@@ -117,7 +117,7 @@ func createWeb(ctx context.Context, c *clusters.Cluster, namespace string) error
 }
 
 // run runs a command and returns what it printed.
-func run(ctx context.Context, c *clusters.Cluster, command string) (string, error) {
+func run(ctx context.Context, c *provider.Cluster, command string) (string, error) {
 	cmd := exec.CommandContext(ctx, "sh", "-c", command)
 	cmd.Env = c.Env
 	output, err := cmd.CombinedOutput()
@@ -133,7 +133,7 @@ type step struct {
 
 // story runs the chapter and types commands alongside it, until the first resync of
 // web after the delete. Every step has to appear, in this order.
-func story(ctx context.Context, c *clusters.Cluster, chapter, namespace string) error {
+func story(ctx context.Context, c *provider.Cluster, chapter, namespace string) error {
 	line := func(format string) *regexp.Regexp {
 		return regexp.MustCompile("^" + strings.ReplaceAll(format, "NAME", `is called for Pod \(key: `+namespace) + "$")
 	}

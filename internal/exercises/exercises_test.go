@@ -14,7 +14,7 @@ import (
 	"strings"
 	"testing"
 
-	"example.com/informers/internal/outputs"
+	"example.com/informers/internal/readmes"
 )
 
 const root, dir = "../..", "../../exercises"
@@ -257,7 +257,7 @@ func TestLoop(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	failed, _, _ := strings.Cut(string(out), "FAIL\n")
-	outputs.Shown(t, root, regexp.MustCompile(`\(\d+\.\d+s\)`).ReplaceAllString(failed, "(0.00s)"), *update)
+	readmes.Shown(t, root, regexp.MustCompile(`\(\d+\.\d+s\)`).ReplaceAllString(failed, "(0.00s)"), *update)
 }
 
 // hold runs the test of an exercise, with flags for go test. The test has to fail with the

@@ -33,7 +33,7 @@ func TestIt(t *testing.T) { show() }
 
 func TestSilent(t *testing.T) {}
 
-func show() { outputs.Shown() }
+func show() { readmes.Shown() }
 `,
 		"internal/docs/go.mod": "module m\n",
 	} {

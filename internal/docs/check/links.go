@@ -45,7 +45,7 @@ func external(destination string) bool {
 
 // limit returns how many columns a line of a block may have. At 1280 px, GitHub cuts off what
 // is wider. client-go's own log, on stderr, has the lines that it has, and a diff those of the
-// chapters, which internal/chapters checks.
+// chapters, which internal/promises checks.
 func limit(kind, language string) (columns int, ok bool) {
 	switch {
 	case kind == "output" || kind == "test":

@@ -15,7 +15,7 @@ type test struct {
 	shows bool   // it holds a block of a page to what it printed
 }
 
-// readTests finds all tests, and which of them come to outputs.Shown.
+// readTests finds all tests, and which of them come to readmes.Shown.
 func (r *repository) readTests() error {
 	out, err := exec.Command("git", "-C", r.root, "ls-files", "--cached", "--others",
 		"--exclude-standard", "*_test.go").Output()

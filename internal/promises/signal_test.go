@@ -1,4 +1,4 @@
-package chapters
+package promises
 
 import (
 	"fmt"
@@ -10,7 +10,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"example.com/informers/internal/program"
+	"example.com/informers/internal/chapters"
 )
 
 // detector makes the informer panic when a handler has changed an object of the store.
@@ -21,26 +21,26 @@ const detector = "KUBE_CACHE_MUTATION_DETECTOR=true"
 func TestSignals(t *testing.T) {
 	servers := []struct {
 		name    string
-		prepare func(t *testing.T, name string) *program.Program
+		prepare func(t *testing.T, name string) *chapters.Program
 	}{
-		{"server refuses", func(t *testing.T, name string) *program.Program {
+		{"server refuses", func(t *testing.T, name string) *chapters.Program {
 			p := start(t, name, nil, "--kubeconfig", refusing(t))
 			time.Sleep(3 * time.Second) // a back-off can't be observed from outside
 			return p
 		}},
-		{"server is silent", func(t *testing.T, name string) *program.Program {
+		{"server is silent", func(t *testing.T, name string) *chapters.Program {
 			kubeconfig, connected := silentServer(t)
 			p := start(t, name, nil, "--kubeconfig", kubeconfig)
 			<-connected
 			return p
 		}},
-		{"synced", func(t *testing.T, name string) *program.Program {
+		{"synced", func(t *testing.T, name string) *chapters.Program {
 			_, kubeconfig := serve(t, apiserver(3))
 			p := start(t, name, []string{detector}, "--kubeconfig", kubeconfig)
 			p.Await(t, &p.Stdout, started(name), 5*time.Second)
 			return p
 		}},
-		{"outage after the sync", func(t *testing.T, name string) *program.Program {
+		{"outage after the sync", func(t *testing.T, name string) *chapters.Program {
 			server, kubeconfig := serve(t, apiserver(3))
 			p := start(t, name, []string{detector}, "--kubeconfig", kubeconfig)
 			p.Await(t, &p.Stdout, started(name), 5*time.Second)
@@ -92,13 +92,13 @@ func started(chapter string) string {
 func TestSecondSignal(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	hang := program.Overlay(t, root, dir, "03-handlers",
+	hang := chapters.Overlay(t, root, dir, "03-handlers",
 		`out.Printf("handleAdd is called for Pod (key: %s)", cache.MetaObjectToName(pod))`, `out.Print("hanging"); select {}`)
-	if err := program.Build(root, dir, []string{"03-handlers"}, hang); err != nil {
+	if err := chapters.Build(root, dir, []string{"03-handlers"}, hang); err != nil {
 		t.Fatal(err)
 	}
 	_, kubeconfig := serve(t, apiserver(1))
-	p := program.Start(t, filepath.Join(dir, "03-handlers"), nil, "--kubeconfig", kubeconfig)
+	p := chapters.Start(t, filepath.Join(dir, "03-handlers"), nil, "--kubeconfig", kubeconfig)
 	p.Await(t, &p.Stdout, "hanging", 10*time.Second)
 
 	ended := make(chan error, 1)

@@ -1,6 +1,6 @@
-// Package clusters gives the demo and the e2e suite a cluster: one created by kind,
+// Package provider gives the demo and the e2e suite a cluster: one created by kind,
 // one created by cluster/, or the one that the user's kubeconfig names.
-package clusters
+package provider
 
 import (
 	"bytes"

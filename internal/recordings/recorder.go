@@ -13,18 +13,18 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
-	"example.com/informers/internal/clusters"
-	"example.com/informers/internal/life"
+	"example.com/informers/internal/podlife"
+	"example.com/informers/internal/provider"
 )
 
 // A recorder has a cluster that nothing else uses, and a client of it.
 type recorder struct {
-	cluster *clusters.Cluster
+	cluster *provider.Cluster
 	config  *rest.Config
 	client  kubernetes.Interface
 }
 
-func newRecorder(cluster *clusters.Cluster) (*recorder, error) {
+func newRecorder(cluster *provider.Cluster) (*recorder, error) {
 	config, err := cluster.Config()
 	if err != nil {
 		return nil, err
@@ -43,7 +43,7 @@ func (r *recorder) tapped() (*rest.Config, *wiretap) {
 
 // create creates a namespace with numbered pods.
 func (r *recorder) create(ctx context.Context, ns string, pods int, pod func(i int) *corev1.Pod) error {
-	if err := life.Prepare(ctx, r.client, ns); err != nil {
+	if err := podlife.Prepare(ctx, r.client, ns); err != nil {
 		return err
 	}
 	var g errgroup.Group

@@ -1,6 +1,6 @@
-// Package life records the life of a pod: every write, the client that made it, what it
+// Package podlife records the life of a pod: every write, the client that made it, what it
 // changed, and the handler call that followed.
-package life
+package podlife
 
 import (
 	"cmp"
@@ -24,7 +24,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 
-	"example.com/informers/internal/clusters"
+	"example.com/informers/internal/provider"
 )
 
 const (
@@ -45,7 +45,7 @@ type Write struct {
 	Old, New *corev1.Pod // Old is nil for the create; for the removal New is the last state
 	Removed  bool
 
-	Request  clusters.Request
+	Request  provider.Request
 	Named    bool                        // the answer has this resourceVersion; otherwise it is inferred
 	Managers []metav1.ManagedFieldsEntry // the entries that the write added or changed
 	Changes  []Change
@@ -75,7 +75,7 @@ func (w *Write) Verb() string {
 
 // Live creates an nginx pod, waits until it is ready, deletes it, and waits until
 // it is gone. Any number of pods may live at the same time.
-func Live(ctx context.Context, c *clusters.Cluster) (*Life, error) {
+func Live(ctx context.Context, c *provider.Cluster) (*Life, error) {
 	config, err := c.Config()
 	if err != nil {
 		return nil, err
@@ -240,7 +240,7 @@ func callsFor(ctx context.Context, pod string, calls <-chan podCall) (all []Call
 
 // awaitJoin joins the writes with the audit log. A request appears in the log a moment
 // after it was answered.
-func (l *Life) awaitJoin(ctx context.Context, c *clusters.Cluster) error {
+func (l *Life) awaitJoin(ctx context.Context, c *provider.Cluster) error {
 	missing := errors.New("no audit log was read")
 	err := wait.PollUntilContextTimeout(ctx, 200*time.Millisecond, 30*time.Second, true,
 		func(ctx context.Context) (bool, error) {
@@ -264,10 +264,10 @@ func (l *Life) awaitJoin(ctx context.Context, c *clusters.Cluster) error {
 //   - the binding, which is answered with a Status,
 //   - the first of the two writes of the last delete: it sets
 //     deletionGracePeriodSeconds to 0, and then removes the pod.
-func (l *Life) join(requests []clusters.Request) error {
+func (l *Life) join(requests []provider.Request) error {
 	pod := l.Writes[0].New
-	byVersion := map[string]clusters.Request{}
-	var binding, lastDelete clusters.Request
+	byVersion := map[string]provider.Request{}
+	var binding, lastDelete provider.Request
 	for _, r := range requests {
 		var answer struct{ Metadata metav1.ObjectMeta }
 		_ = json.Unmarshal([]byte(r.Answer), &answer) // the request of others may have no answer

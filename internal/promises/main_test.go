@@ -1,7 +1,7 @@
-// Package chapters holds the chapters to what the tutorial promises of all of
+// Package promises holds the chapters to what the tutorial promises of all of
 // them: how they answer bad input, how they end, how long they are, and that
 // what their READMEs say of a changed chapter is so.
-package chapters
+package promises
 
 import (
 	"flag"
@@ -10,7 +10,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"example.com/informers/internal/program"
+	"example.com/informers/internal/chapters"
 )
 
 const root = "../.."
@@ -28,8 +28,8 @@ func TestMain(m *testing.M) {
 		if err == nil {
 			defer func() { _ = os.RemoveAll(dir) }()
 			binDir = dir
-			if all, err = program.Chapters(root); err == nil {
-				err = program.Build(root, dir, all)
+			if all, err = chapters.Names(root); err == nil {
+				err = chapters.Build(root, dir, all)
 			}
 		}
 		if err != nil {
@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 }
 
 // start runs a chapter.
-func start(t *testing.T, chapter string, env []string, args ...string) *program.Program {
+func start(t *testing.T, chapter string, env []string, args ...string) *chapters.Program {
 	t.Helper()
-	return program.Start(t, filepath.Join(binDir, chapter), env, args...)
+	return chapters.Start(t, filepath.Join(binDir, chapter), env, args...)
 }

@@ -1,4 +1,4 @@
-package program
+package chapters
 
 import (
 	"fmt"
@@ -9,9 +9,9 @@ import (
 	"strings"
 )
 
-// Chapters returns the directories of the chapters in root, in the order of the lesson: those
+// Names returns the directories of the chapters in root, in the order of the lesson: those
 // with a number, a name, and a main.go.
-func Chapters(root string) ([]string, error) {
+func Names(root string) ([]string, error) {
 	mains, err := filepath.Glob(filepath.Join(root, "[0-9][0-9]-*", "main.go"))
 	var chapters []string
 	for _, main := range mains {

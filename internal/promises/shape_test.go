@@ -1,4 +1,4 @@
-package chapters
+package promises
 
 import (
 	"bytes"
@@ -13,8 +13,8 @@ import (
 	"testing"
 	"unicode/utf8"
 
-	"example.com/informers/internal/outputs"
-	"example.com/informers/internal/program"
+	"example.com/informers/internal/chapters"
+	"example.com/informers/internal/readmes"
 )
 
 var update = flag.Bool("update", false, "write the diffs, and what goes to stderr, in the READMEs anew")
@@ -56,7 +56,7 @@ func TestShape(t *testing.T) {
 			if !strings.Contains(front, "| ["+chapter+"]("+chapter+") |") {
 				t.Errorf("the table in README.md does not have %s", chapter)
 			}
-			readme, err := program.ReadReadme(root, chapter)
+			readme, err := chapters.ReadReadme(root, chapter)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -114,11 +114,11 @@ func diff(t *testing.T, from, to string) []byte {
 // checkOutput holds a block of a README to what is printed today, or writes it.
 func checkOutput(t *testing.T, kind, command, printed string) {
 	t.Helper()
-	blocks, err := outputs.Blocks(root)
+	blocks, err := readmes.Blocks(root)
 	if err != nil {
 		t.Fatal(err)
 	}
-	i := slices.IndexFunc(blocks, func(b outputs.Block) bool { return b.Kind == kind && b.Command == command })
+	i := slices.IndexFunc(blocks, func(b readmes.Block) bool { return b.Kind == kind && b.Command == command })
 	if i < 0 {
 		t.Fatalf("no README has the %s of %s", kind, command)
 	}
@@ -140,7 +140,7 @@ var writing sync.Mutex
 // TestBlocks: all diffs and all output on stderr in the READMEs are checked here;
 // what is printed on a cluster, the e2e suite checks.
 func TestBlocks(t *testing.T) {
-	blocks, err := outputs.Blocks(root)
+	blocks, err := readmes.Blocks(root)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +148,7 @@ func TestBlocks(t *testing.T) {
 		chapter := strings.Split(b.File, "/")[0]
 		ok := b.Kind != "stderr" || slices.Contains([]string{stderr02, stderr03, stderr04}, b.Command)
 		if b.Kind == "diff" {
-			readme, err := program.ReadReadme(root, chapter)
+			readme, err := chapters.ReadReadme(root, chapter)
 			ok = err == nil && b.Command == diffCommand(readme.Parent, chapter)
 		}
 		if !ok {

@@ -1,6 +1,6 @@
-// Package program builds the chapters and runs them in tests as a learner does: as
+// Package chapters lists the chapters, builds them, and runs them in tests as a learner does: as
 // binaries, with signals, exit codes, and outputs.
-package program
+package chapters
 
 import (
 	"bytes"

@@ -1,4 +1,4 @@
-package chapters
+package promises
 
 import (
 	"encoding/json"

@@ -1,4 +1,4 @@
-package program
+package chapters
 
 import (
 	"fmt"

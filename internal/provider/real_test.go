@@ -1,4 +1,4 @@
-package clusters
+package provider
 
 import (
 	"flag"
@@ -13,7 +13,7 @@ var realCluster = flag.String("cluster", "", "the kind of clusters for TestRealC
 
 // TestRealCluster creates two clusters at once, one of them in a run that is killed:
 //
-//	go test ./internal/clusters -args -cluster local
+//	go test ./internal/provider -args -cluster local
 //
 // The e2e suite shows that Audit, RestartAPIServer and ServingCertificate work.
 func TestRealCluster(t *testing.T) {

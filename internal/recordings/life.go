@@ -14,7 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"example.com/informers/internal/life"
+	"example.com/informers/internal/podlife"
 )
 
 // A lifeRecording is docs/data/life-kind.json or life-local.json.
@@ -65,10 +65,10 @@ type lifeField struct {
 // after another.
 func (r *recorder) life(ctx context.Context) (any, error) {
 	var lives []lifeCount
-	var last *life.Life
+	var last *podlife.Life
 	for i := range 5 {
 		var err error
-		if last, err = life.Live(ctx, r.cluster); err != nil {
+		if last, err = podlife.Live(ctx, r.cluster); err != nil {
 			return nil, err
 		}
 		lives = append(lives, count(i+1, last))
@@ -87,7 +87,7 @@ func (r *recorder) life(ctx context.Context) (any, error) {
 	return recording, nil
 }
 
-func count(pod int, l *life.Life) lifeCount {
+func count(pod int, l *podlife.Life) lifeCount {
 	c := lifeCount{Pod: pod}
 	for _, call := range l.Calls {
 		if call.Kind == "Update" {
@@ -112,7 +112,7 @@ func count(pod int, l *life.Life) lifeCount {
 }
 
 // tell makes the tables and the picture of a life.
-func tell(l *life.Life, which string) (r lifeRecording) {
+func tell(l *podlife.Life, which string) (r lifeRecording) {
 	start := l.Writes[0].Request.Time
 	since := func(t time.Time) float64 { return max(0, round(t.Sub(start).Seconds(), 1000)) }
 	line := timeline{Name: "life-" + which, Title: "The writes to one pod on " + which, Unit: "s"}
@@ -158,7 +158,7 @@ func tell(l *life.Life, which string) (r lifeRecording) {
 }
 
 // kind names a write in the picture.
-func kind(w *life.Write) string {
+func kind(w *podlife.Write) string {
 	switch {
 	case w.Old == nil:
 		return "create"
@@ -187,7 +187,7 @@ func managers(entries []metav1.ManagedFieldsEntry) string {
 }
 
 // handlers returns the calls with a resourceVersion.
-func handlers(calls []life.Call, version string) string {
+func handlers(calls []podlife.Call, version string) string {
 	var names []string
 	for _, call := range calls {
 		switch {
@@ -206,7 +206,7 @@ var told = regexp.MustCompile(`^(spec\.nodeName|status\.phase|status\.podIP|` +
 	`status\.conditions\[\w+\]\.status|metadata\.(deletion\w+|generation)|` +
 	`status\.containerStatuses\[\w+\]\.started|status\.observedGeneration)$`)
 
-func changed(w *life.Write) string {
+func changed(w *podlife.Write) string {
 	if w.Removed {
 		return "gone"
 	}
@@ -230,7 +230,7 @@ var (
 	moment    = regexp.MustCompile(`\d{4}-\d\d-\d\dT(\d\d:\d\d:\d\d)Z`)
 )
 
-func shortly(change life.Change) string {
+func shortly(change podlife.Change) string {
 	path := condition.ReplaceAllString(change.Path, "$1")
 	path = path[strings.LastIndex(path, ".")+1:]
 	now := change.New

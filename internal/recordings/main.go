@@ -1,7 +1,7 @@
-// Record makes recordings for docs: it runs what a page describes, on a separate cluster, and
+// Recordings makes the recordings for docs: it runs what a page describes, on a separate cluster, and
 // writes what it observed to docs/data. make docs calls it.
 //
-//	go run ./internal/record resync wire
+//	go run ./internal/recordings resync wire
 package main
 
 import (
@@ -18,7 +18,7 @@ import (
 	"strings"
 	"time"
 
-	"example.com/informers/internal/clusters"
+	"example.com/informers/internal/provider"
 )
 
 // A recording becomes docs/data/NAME.json. The result of record is encoded as a JSON object.
@@ -50,7 +50,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	if err := run(ctx, os.Args[1:]); err != nil {
-		fmt.Fprintf(os.Stderr, "record: %v\n", err)
+		fmt.Fprintf(os.Stderr, "recordings: %v\n", err)
 		os.Exit(1)
 	}
 }
@@ -78,7 +78,7 @@ func run(ctx context.Context, names []string) error {
 
 // write makes a recording on a cluster that nothing else uses.
 func (r recording) write(ctx context.Context) (err error) {
-	cluster, err := clusters.Open(ctx, clusters.Options{
+	cluster, err := provider.Open(ctx, provider.Options{
 		Which: r.cluster, Prefix: "informers-record", Log: os.Stderr,
 	})
 	if err != nil {
@@ -98,7 +98,7 @@ func (r recording) write(ctx context.Context) (err error) {
 		return err
 	}
 	head, err := json.Marshal(recorded{
-		Command:    "go run ./internal/record " + r.name,
+		Command:    "go run ./internal/recordings " + r.name,
 		Machine:    fmt.Sprintf("%d cores, %s/%s", runtime.NumCPU(), runtime.GOOS, runtime.GOARCH),
 		Date:       time.Now().UTC().Format(time.DateOnly),
 		Kubernetes: server.GitVersion,

@@ -1,4 +1,4 @@
-// Package outputs finds the outputs and diffs that the READMEs show, compares them
+// Package readmes finds the outputs and diffs that the READMEs show, compares them
 // with the output of a run today, and rewrites them.
 //
 // A mark precedes each block: a comment that is not rendered. It says what printed the
@@ -9,7 +9,7 @@
 // A test calls Shown with the output that a page shows:
 //
 //	<!-- test: TestResyncMakesNoRequest -->
-package outputs
+package readmes
 
 import (
 	"cmp"

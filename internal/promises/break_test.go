@@ -1,4 +1,4 @@
-package chapters
+package promises
 
 import (
 	"path/filepath"
@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"example.com/informers/internal/program"
+	"example.com/informers/internal/chapters"
 )
 
 // TestBreakIt makes the changes that the READMEs suggest under "Break it" and
@@ -18,12 +18,12 @@ func TestBreakIt(t *testing.T) {
 		name, chapter string
 		edits         []string // what is replaced in main.go, and with what
 		env, args     []string
-		check         func(t *testing.T, p *program.Program)
+		check         func(t *testing.T, p *chapters.Program)
 	}{
 		{
 			name: "paging", chapter: "01-clientset",
 			edits: []string{"Limit: 500", "Limit: 2"},
-			check: func(t *testing.T, p *program.Program) {
+			check: func(t *testing.T, p *chapters.Program) {
 				_, kubeconfig := serve(t, apiserver(50))
 				unchanged := start(t, "01-clientset", nil, "--kubeconfig", kubeconfig)
 				code := p.End(t, 10*time.Second) + unchanged.End(t, 10*time.Second)
@@ -38,7 +38,7 @@ func TestBreakIt(t *testing.T) {
 				"	factory.StartWithContext(ctx)\n", "",
 				"	pods := factory", "	factory.StartWithContext(ctx)\n	pods := factory",
 			},
-			check: func(t *testing.T, p *program.Program) {
+			check: func(t *testing.T, p *chapters.Program) {
 				want := "before start: 0 pods in the store\nright after start: 0 pods in the store\n"
 				if code := p.End(t, 5*time.Second); code != 0 || p.Stdout.String() != want {
 					t.Errorf("exit code %d, stdout:\n%s", code, &p.Stdout)
@@ -49,7 +49,7 @@ func TestBreakIt(t *testing.T) {
 			name: "a handler changes the store", chapter: "03-handlers",
 			edits: []string{"	handleAdd := func(pod *corev1.Pod) {\n", "	handleAdd := func(pod *corev1.Pod) {\n		pod.Labels = map[string]string{\"seen\": \"yes\"}\n"},
 			env:   []string{detector},
-			check: func(t *testing.T, p *program.Program) {
+			check: func(t *testing.T, p *chapters.Program) {
 				if code := p.End(t, 20*time.Second); code != 2 || !strings.Contains(p.Stderr.String(), "panic: cache *v1.Pod modified") {
 					t.Errorf("exit code %d, stderr:\n%s", code, &p.Stderr)
 				}
@@ -59,7 +59,7 @@ func TestBreakIt(t *testing.T) {
 			name: "a slow handler", chapter: "04-sync",
 			edits: []string{"	handleAdd := func(pod *corev1.Pod) {\n", "	handleAdd := func(pod *corev1.Pod) {\n		time.Sleep(time.Second)\n"},
 			args:  []string{"--sync-timeout", "3s"},
-			check: func(t *testing.T, p *program.Program) {
+			check: func(t *testing.T, p *chapters.Program) {
 				want := "cache is not synced: the handlers are still busy with the first pods\n"
 				if code := p.End(t, 10*time.Second); code != 1 || p.Stderr.String() != want || !strings.Contains(p.Stdout.String(), "store is synced\n") {
 					t.Errorf("exit code %d, stderr:\n%s\nstdout:\n%s", code, &p.Stderr, &p.Stdout)
@@ -69,7 +69,7 @@ func TestBreakIt(t *testing.T) {
 		{
 			name: "a fast resync", chapter: "05-resync",
 			args: []string{"--resync", "1s"},
-			check: func(t *testing.T, p *program.Program) {
+			check: func(t *testing.T, p *chapters.Program) {
 				p.Await(t, &p.Stdout, "handleUpdate is called for Pod (key: default/pod-0): resync, resourceVersion 101\n", 10*time.Second)
 				p.Signal(t, syscall.SIGINT, 2*time.Second)
 			},
@@ -81,12 +81,12 @@ func TestBreakIt(t *testing.T) {
 			dir := binDir
 			if test.edits != nil {
 				dir = t.TempDir()
-				if err := program.Build(root, dir, []string{test.chapter}, program.Overlay(t, root, dir, test.chapter, test.edits...)); err != nil {
+				if err := chapters.Build(root, dir, []string{test.chapter}, chapters.Overlay(t, root, dir, test.chapter, test.edits...)); err != nil {
 					t.Fatal(err)
 				}
 			}
 			_, kubeconfig := serve(t, apiserver(50))
-			test.check(t, program.Start(t, filepath.Join(dir, test.chapter), test.env, append(test.args, "--kubeconfig", kubeconfig)...))
+			test.check(t, chapters.Start(t, filepath.Join(dir, test.chapter), test.env, append(test.args, "--kubeconfig", kubeconfig)...))
 		})
 	}
 }

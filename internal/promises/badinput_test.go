@@ -1,4 +1,4 @@
-package chapters
+package promises
 
 import (
 	"os"
@@ -13,7 +13,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
-	"example.com/informers/internal/program"
+	"example.com/informers/internal/chapters"
 )
 
 // TestBadKubeconfig: before anything runs, one line on stderr and exit code 1.
@@ -94,21 +94,21 @@ func TestBadServer(t *testing.T) {
 	}
 	for _, test := range tests {
 		cause := regexp.MustCompile(test.cause)
-		run := func(name string, check func(t *testing.T, p *program.Program), args ...string) {
+		run := func(name string, check func(t *testing.T, p *chapters.Program), args ...string) {
 			t.Run(name+"/"+test.name, func(t *testing.T) {
 				t.Parallel()
 				check(t, start(t, name, nil, append([]string{"--kubeconfig", test.server(t)}, args...)...))
 			})
 		}
 
-		run("01-clientset", func(t *testing.T, p *program.Program) {
+		run("01-clientset", func(t *testing.T, p *chapters.Program) {
 			code := p.End(t, 15*time.Second)
 			record(t, p, code)
 			if lines := p.Stderr.Lines(); code != 1 || len(lines) != 1 || !cause.MatchString(lines[0]) {
 				t.Errorf("exit code %d, stderr %q", code, lines)
 			}
 		})
-		run("02-factory", func(t *testing.T, p *program.Program) {
+		run("02-factory", func(t *testing.T, p *chapters.Program) {
 			code := p.End(t, 10*time.Second)
 			record(t, p, code)
 			if want := "before start: 0 pods in the store\nright after start: 0 pods in the store\n"; code != 0 || p.Stdout.String() != want {
@@ -119,7 +119,7 @@ func TestBadServer(t *testing.T) {
 				checkOutput(t, "stderr", stderr02, p.Stderr.Lines()[0]+"\n")
 			}
 		})
-		run("03-handlers", func(t *testing.T, p *program.Program) {
+		run("03-handlers", func(t *testing.T, p *chapters.Program) {
 			if test.logged {
 				p.Await(t, &p.Stderr, "Failed to watch", 5*time.Second)
 			} else {
@@ -136,7 +136,7 @@ func TestBadServer(t *testing.T) {
 			}
 		})
 		for _, name := range all[3:] {
-			run(name, func(t *testing.T, p *program.Program) {
+			run(name, func(t *testing.T, p *chapters.Program) {
 				code := p.End(t, 15*time.Second)
 				record(t, p, code)
 				lines := p.Stderr.Lines()
@@ -191,7 +191,7 @@ func oidc(t *testing.T, kubeconfig string) string {
 
 // checkLog: client-go logs a cause that reaches its watch error handler, and says
 // nothing of the others.
-func checkLog(t *testing.T, p *program.Program, cause *regexp.Regexp, logged bool) {
+func checkLog(t *testing.T, p *chapters.Program, cause *regexp.Regexp, logged bool) {
 	t.Helper()
 	if log := p.Stderr.String(); logged && !cause.MatchString(log) || !logged && log != "" {
 		t.Errorf("stderr %q, want the cause: %t", log, logged)
@@ -231,8 +231,8 @@ func TestBadFlags(t *testing.T) {
 	}
 }
 
-// record logs one row of the table of bad inputs: go test -v -run Bad ./internal/chapters.
-func record(t *testing.T, p *program.Program, code int) {
+// record logs one row of the table of bad inputs: go test -v -run Bad ./internal/promises.
+func record(t *testing.T, p *chapters.Program, code int) {
 	t.Helper()
 	lines := p.Stderr.Lines()
 	last := "(nothing)"
