@@ -4,7 +4,7 @@ TOOL := go tool -modfile=internal/tools/go.mod
 LINT := $(TOOL) golangci-lint
 VALE := go tool -modfile=internal/tools/vale.mod vale --config=internal/docs/vale/.vale.ini --output=line
 
-.PHONY: demo test unit e2e breakages exercises outputs docs pages page playground-site walk lint help
+.PHONY: demo test unit e2e breakages exercises outputs docs pages page playground-site stories walk lint help
 
 demo: ## chapter 05 at work on a cluster: CLUSTER=auto, kind, local or current
 	go run ./internal/demo
@@ -35,6 +35,9 @@ pages: page ## hold docs and READMEs to code, links, claims, spelling and Englis
 # A folder for a static host. page checks that what is committed is what the sources give.
 playground-site: ## write the playground to SITE, for a static host
 	go run ./playground --site $(or $(SITE),playground-site)
+
+stories: ## play the playground's stories in Chromium, on a control plane from cluster/
+	go -C internal/docs test -count=1 -tags cluster -run TestStoriesWithRealTime ./playground
 
 page: ## build the playground's page again: fails if what is committed differs
 	cd playground/page && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && npm run build

@@ -10,16 +10,24 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/rest"
 
 	"example.com/informers/playground/apiserver"
+	"example.com/informers/playground/control"
+	"example.com/informers/playground/engine"
 )
 
 // differs is what the playground's API server leaves out, on purpose.
@@ -27,6 +35,93 @@ var differs = map[string]string{
 	"managedFields": "who owns which field",
 	"volumes":       "the service account's token: nothing runs that could use it",
 	"volumeMounts":  "the same",
+}
+
+// TestStoriesOnACluster plays the playground's stories on the cluster, and compares what handlers and worker are told
+// with what the browser showed. What is left out, because Kubernetes does not guarantee it: times, how many Updates
+// a pod gets, and whether a lister already has its own program's write.
+func TestStoriesOnACluster(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("../playground/control/testdata/*.json")
+	if err != nil || len(files) < 9 {
+		t.Fatalf("%d stories, %v", len(files), err)
+	}
+	for _, file := range files {
+		name := strings.TrimSuffix(filepath.Base(file), ".json")
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var story control.Story
+			if err := json.Unmarshal(text, &story); err != nil {
+				t.Fatal(err)
+			}
+			ns, config := apart(t, "story-"+name)
+			playStory(t, story, control.Server{Config: config, Namespace: ns, Watched: ns})
+		})
+	}
+}
+
+func playStory(t *testing.T, story control.Story, server control.Server) {
+	t.Helper()
+	var mu sync.Mutex
+	var events []engine.Event
+	p := control.New(t.Context(), server, func(event engine.Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		events = append(events, event)
+	})
+	t.Cleanup(func() {
+		p.Wait()
+		if err := p.Clear(context.WithoutCancel(t.Context())); err != nil { // finalizers keep a namespace
+			t.Error(err)
+		}
+	})
+	begin := time.Now()
+	at := func(ms float64) <-chan time.Time {
+		return time.After(time.Until(begin.Add(time.Duration(ms * float64(time.Millisecond)))))
+	}
+	for _, c := range story.Script {
+		<-at(c.Time)
+		if c.Do == "start" {
+			awaitPods(t, server.Namespace)
+			begin = time.Now().Add(-time.Duration(c.Time * float64(time.Millisecond)))
+		}
+		if err := p.Do(c.Command); err != nil {
+			t.Errorf("%s %s: %v", c.Do, c.Name, err)
+		}
+	}
+	<-at(story.Until)
+	var told map[string][]string
+	err := wait.PollUntilContextTimeout(t.Context(), 100*time.Millisecond, timeout, true, func(context.Context) (bool, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		told = control.Told(events)
+		return cmp.Equal(told, story.Told), nil
+	})
+	if err != nil {
+		t.Errorf("what the cluster told differs from what the browser told (-browser +cluster):\n%s", cmp.Diff(story.Told, told))
+	}
+}
+
+// awaitPods waits until the scheduler and the kubelet have written what they write at a start, so that the
+// informer does not see it.
+func awaitPods(t *testing.T, ns string) {
+	t.Helper()
+	err := wait.PollUntilContextTimeout(t.Context(), 100*time.Millisecond, timeout, true, func(ctx context.Context) (bool, error) {
+		pods, err := client.CoreV1().Pods(ns).List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return false, err
+		}
+		return !slices.ContainsFunc(pods.Items, func(pod corev1.Pod) bool {
+			return pod.Spec.SchedulerName == corev1.DefaultSchedulerName && !conditions(&pod)[corev1.PodReady]
+		}), nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // TestServerConforms sends the same requests to the cluster and to the playground's API server, and compares

@@ -2,10 +2,13 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -13,7 +16,6 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
-	"syscall"
 )
 
 // most is how many events a page gets that is opened late.
@@ -26,11 +28,17 @@ type feed struct {
 	dropped int
 	changed chan struct{} // closed when there are more
 	ended   bool
+	sending sync.Mutex
+	to      io.WriteCloser // takes commands
 }
 
 func (f *feed) add(line []byte) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if bytes.Contains(line, []byte(`"kind":"attached"`)) { // a new run begins
+		f.dropped += len(f.lines)
+		f.lines = nil
+	}
 	if line == nil {
 		f.ended = true
 	} else if f.lines = append(f.lines, line); len(f.lines) > 2*most {
@@ -43,6 +51,10 @@ func (f *feed) add(line []byte) {
 
 // ServeHTTP sends the lines as server-sent events, until the page is closed.
 func (f *feed) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodPost {
+		f.command(w, r)
+		return
+	}
 	w.Header().Set("Content-Type", "text/event-stream")
 	if r.Method == http.MethodHead { // the page asks whether there are any
 		return
@@ -71,6 +83,27 @@ func (f *feed) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// command passes a command of the page on, as one line.
+func (f *feed) command(w http.ResponseWriter, r *http.Request) {
+	var line bytes.Buffer
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 1<<16))
+	if err == nil {
+		err = json.Compact(&line, body)
+	}
+	if err != nil {
+		http.Error(w, "playground: a command is an object in JSON", http.StatusBadRequest)
+		return
+	}
+	line.WriteByte('\n')
+	f.sending.Lock()
+	defer f.sending.Unlock()
+	if _, err := f.to.Write(line.Bytes()); err != nil {
+		http.Error(w, "playground: the informer has stopped", http.StatusServiceUnavailable)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
 // attach runs an informer on a cluster, in a program that is compiled only now, and serves the page for it.
 func attach(ctx context.Context, listener net.Listener, root string) error {
 	dir, err := os.MkdirTemp("", "informers-playground")
@@ -88,22 +121,26 @@ func attach(ctx context.Context, listener net.Listener, root string) error {
 	var args []string
 	flag.Visit(func(f *flag.Flag) {
 		if slices.Contains(attachFlags, f.Name) {
-			args = append(args, "--"+f.Name, f.Value.String())
+			args = append(args, "--"+f.Name+"="+f.Value.String())
 		}
 	})
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	informer := exec.CommandContext(ctx, program, args...)
-	informer.Cancel = func() error { return informer.Process.Signal(syscall.SIGTERM) }
 	informer.Stderr = os.Stderr
 	stdout, err := informer.StdoutPipe()
-	if err == nil {
-		err = informer.Start()
-	}
 	if err != nil {
 		return err
 	}
-	events := &feed{changed: make(chan struct{})}
+	stdin, err := informer.StdinPipe()
+	if err != nil {
+		return err
+	}
+	informer.Cancel = stdin.Close // it ends with its stdin, also when this program is killed
+	if err := informer.Start(); err != nil {
+		return err
+	}
+	events := &feed{changed: make(chan struct{}), to: stdin}
 	lines := bufio.NewReader(stdout)
 	first, err := lines.ReadBytes('\n')
 	if err != nil { // it has said why, on stderr

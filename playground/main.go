@@ -36,17 +36,18 @@ var page embed.FS
 var (
 	noOpen  = flag.Bool("no-open", false, "print the address only")
 	address = flag.String("address", "127.0.0.1:0", "loopback `address` to serve on; port 0 takes a free one")
-	cluster = flag.Bool("cluster", false, "show an informer on the cluster of your kubeconfig; it only reads pods")
+	cluster = flag.Bool("cluster", false, "show an informer on the cluster of your kubeconfig; it only reads pods, unless --allow-writes")
 	site    = flag.String("site", "", "write a `folder` for a static host instead of serving")
 )
 
 // attachFlags are those of attach, with the chapters' names.
-var attachFlags = []string{"kubeconfig", "context", "namespace", "resync"}
+var attachFlags = []string{"kubeconfig", "context", "namespace", "resync", "allow-writes"}
 
 func init() {
 	flag.String("kubeconfig", "", "with --cluster: `path` of a kubeconfig (default: as kubectl)")
 	flag.String("context", "", "with --cluster: `name` of a context in it (default: current)")
 	flag.String("namespace", "", "with --cluster: `namespace` to use (default: all)")
+	flag.Bool("allow-writes", false, "with --cluster: the page may write pods, in a namespace that is made for it and removed at the end")
 	flag.String("resync", "30s", "with --cluster: `time` between two resyncs, 0 for none")
 }
 
@@ -72,6 +73,9 @@ func run(ctx context.Context) error {
 		if f := flag.Lookup(name); !*cluster && f.Value.String() != f.DefValue {
 			return fmt.Errorf("--%s needs --cluster", name)
 		}
+	}
+	if flag.Lookup("allow-writes").Value.String() == "true" && flag.Lookup("namespace").Value.String() != "" {
+		return errors.New("--allow-writes makes a namespace: leave out --namespace")
 	}
 	if entries, err := os.ReadDir(*site); *site != "" && err == nil && len(entries) > 0 {
 		return fmt.Errorf("--site: %s is not empty", *site)
@@ -259,6 +263,8 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "playground: no requests from other pages", http.StatusForbidden)
 	case !ok:
 		http.Error(w, "playground: open the address that it printed", http.StatusForbidden)
+	case r.Method == http.MethodPost && path == "events" && h.events != nil && origin != "":
+		h.events.ServeHTTP(w, r)
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		http.Error(w, "playground: it serves only", http.StatusMethodNotAllowed)
 	case h.files[path] != "":

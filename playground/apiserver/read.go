@@ -189,7 +189,6 @@ func invalidOptions(problems ...*field.Error) error {
 
 func (s *Server) watch(w http.ResponseWriter, r *http.Request, namespace string) {
 	query := r.URL.Query()
-	cut := s.faults.opened()
 	sel, err := selectionOf(query, namespace)
 	asked, versionErr := versionOf(query)
 	initial := query.Get("sendInitialEvents") == "true"
@@ -230,7 +229,7 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, namespace string)
 		if ends {
 			mark.Annotations = map[string]string{metav1.InitialEventsAnnotationKey: "true"}
 		}
-		if bookmarks && !s.faults.now().SwallowBookmarks {
+		if bookmarks {
 			send(watch.Bookmark, mark)
 		}
 	}
@@ -270,9 +269,6 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, namespace string)
 		}
 		if len(news) > 0 {
 			time.Sleep(s.Lag)
-			if s.faults.wait(r.Context()) != nil {
-				return
-			}
 		}
 		for _, n := range news {
 			seen = n.version
@@ -299,11 +295,6 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, namespace string)
 			bookmark(seen, false)
 			_ = flush()
 		case <-end:
-			return
-		case <-cut:
-			if s.faults.resets() {
-				panic(http.ErrAbortHandler)
-			}
 			return
 		case <-r.Context().Done():
 			return

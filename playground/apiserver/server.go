@@ -1,4 +1,4 @@
-// Package apiserver is an API server for pods, in memory: lists, watches, writes, and faults on demand.
+// Package apiserver is an API server for pods, in memory: lists, watches, and writes.
 // It does for pods what the real one does, as far as an informer can tell; TestServerConforms in e2e runs
 // the same requests against both, and lists what differs.
 //
@@ -49,7 +49,6 @@ type Server struct {
 	log     []write             // the window, oldest first
 	changed chan struct{}       // closed at the next write
 	uid     int
-	faults  faults
 }
 
 // A key names a pod.
@@ -76,12 +75,6 @@ func New(options Options) *Server {
 
 // ServeHTTP answers requests for pods and their subresources status and binding, and for the version.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.Context().Value(unhurt{}) == nil {
-		if err := s.faults.answer(r.Context()); err != nil {
-			s.answer(w, 0)(nil, err)
-			return
-		}
-	}
 	if r.URL.Path == "/version" {
 		s.answer(w, http.StatusOK)(map[string]string{"gitVersion": Version}, nil)
 		return

@@ -10,9 +10,6 @@ import (
 // RoundTrip answers a request without a network: for the Transport of a rest.Config in the same process.
 // It returns when the handler has sent the header, as a connection does; the body follows.
 func (s *Server) RoundTrip(r *http.Request) (*http.Response, error) {
-	if err := s.faults.refuse(); err != nil && r.Context().Value(unhurt{}) == nil {
-		return nil, err
-	}
 	if r.Body == nil {
 		r = r.Clone(r.Context())
 		r.Body = http.NoBody
@@ -23,18 +20,9 @@ func (s *Server) RoundTrip(r *http.Request) (*http.Response, error) {
 	w := &response{header: http.Header{}, body: to, started: make(chan struct{})}
 	go func() {
 		defer cancel()
-		defer func() {
-			w.WriteHeader(http.StatusOK)
-			switch p := recover(); p {
-			case nil:
-				_ = to.Close()
-			case http.ErrAbortHandler:
-				_ = to.CloseWithError(errReset)
-			default:
-				panic(p)
-			}
-		}()
 		s.ServeHTTP(w, r)
+		w.WriteHeader(http.StatusOK)
+		_ = to.Close()
 	}()
 	select {
 	case <-w.started:
@@ -57,18 +45,6 @@ type body struct {
 func (b body) Close() error {
 	b.cancel()
 	return b.ReadCloser.Close()
-}
-
-// Unhurt is a transport for other clients, whose requests no fault concerns.
-func (s *Server) Unhurt() http.RoundTripper { return others{s} }
-
-type (
-	others struct{ *Server }
-	unhurt struct{} // the key of a value in a request's context
-)
-
-func (o others) RoundTrip(r *http.Request) (*http.Response, error) {
-	return o.Server.RoundTrip(r.WithContext(context.WithValue(r.Context(), unhurt{}, true)))
 }
 
 // A response is the http.ResponseWriter of a RoundTrip.

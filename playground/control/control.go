@@ -1,11 +1,13 @@
-// Package control is what the page's buttons do: one API server in memory, at most one informer that runs,
-// and commands for both. It knows no page and no JavaScript.
+// Package control is what the page's buttons do: an API server in memory or a cluster, at most one informer that
+// runs, and commands for both. It knows no page and no JavaScript.
 package control
 
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,37 +19,40 @@ import (
 
 	"example.com/informers/playground/apiserver"
 	"example.com/informers/playground/engine"
+	"example.com/informers/playground/faults"
 )
 
 // A Command is what the page asks for. Times are in milliseconds.
 type Command struct {
 	Do       string
-	Name     string            // of a pod, or of a handler
-	Count    int               // how many pods; 0 stands for one
-	Labels   map[string]string // of a pod
-	Grace    *int64            // of a delete
-	Hold     bool              // a created pod gets a finalizer, and no scheduler
-	Fault    apiserver.Fault
-	Reset    bool     // how watches end
-	Settings Settings // of a new informer
-	Handler  Handler
+	Name     string            `json:",omitzero"` // of a pod, or of a handler
+	Count    int               `json:",omitzero"` // how many pods; 0 stands for one
+	Labels   map[string]string `json:",omitzero"` // of a pod
+	Grace    *int64            `json:",omitzero"` // of a delete
+	Hold     bool              `json:",omitzero"` // a created pod gets a finalizer, and no scheduler
+	Fault    faults.Fault      `json:",omitzero"`
+	Reset    bool              `json:",omitzero"` // how watches end
+	Settings Settings          `json:",omitzero"` // of a new informer
+	Handler  Handler           `json:",omitzero"`
 }
 
 // Settings are those of engine.Settings, with times in milliseconds.
 type Settings struct {
-	Resync, RunEvery int
-	WatchList, Trim  bool
-	Labels           string
-	Handlers         []Handler
-	Worker           *struct{ Takes, Fails int }
+	Resync    int                         `json:",omitzero"`
+	RunEvery  int                         `json:",omitzero"`
+	WatchList bool                        `json:",omitzero"`
+	Trim      bool                        `json:",omitzero"`
+	Labels    string                      `json:",omitzero"`
+	Handlers  []Handler                   `json:",omitzero"`
+	Worker    *struct{ Takes, Fails int } `json:",omitzero"`
 }
 
 // Handler is engine.HandlerSettings, with times in milliseconds.
 type Handler struct {
 	Name   string
-	Resync *int
-	Slow   int
-	Mutate bool
+	Resync *int `json:",omitzero"`
+	Slow   int  `json:",omitzero"`
+	Mutate bool `json:",omitzero"`
 }
 
 func ms(n int) time.Duration { return time.Duration(n) * time.Millisecond }
@@ -61,12 +66,21 @@ func (h Handler) settings() engine.HandlerSettings {
 	return s
 }
 
+// A Server is where the informer and the commands find pods.
+type Server struct {
+	Config    *rest.Config
+	Namespace string // of the pods that commands create
+	Watched   string // the informer's namespace, "" for all
+	ReadOnly  bool   // commands do not write
+}
+
 // A Playground is a server, and at most one informer that runs.
 type Playground struct {
-	ctx    context.Context
-	began  time.Time
-	emit   func(engine.Event)
-	server *apiserver.Server
+	Server
+	ctx   context.Context
+	began time.Time
+	emit  func(engine.Event)
+	line  faults.Line // of the informer
 
 	mu      sync.Mutex
 	seq     int
@@ -75,16 +89,21 @@ type Playground struct {
 	stop    context.CancelFunc
 }
 
-// New returns a playground without pods and without an informer. It ends with ctx. emit gets what happens,
-// one event at a time.
-func New(ctx context.Context, emit func(engine.Event)) *Playground {
-	p := &Playground{ctx: ctx, began: time.Now(), emit: emit}
-	p.server = apiserver.New(apiserver.Options{Lag: ms(2), Wrote: func(kind watch.EventType, pod *corev1.Pod) {
+// New returns a playground without an informer. It ends with ctx. emit gets what happens, one event at a time.
+func New(ctx context.Context, server Server, emit func(engine.Event)) *Playground {
+	return &Playground{Server: server, ctx: ctx, began: time.Now(), emit: emit}
+}
+
+// InMemory returns a playground with an API server of its own, which has no pods.
+func InMemory(ctx context.Context, emit func(engine.Event)) *Playground {
+	p := New(ctx, Server{Namespace: metav1.NamespaceDefault}, emit)
+	server := apiserver.New(apiserver.Options{Lag: ms(2), Wrote: func(kind watch.EventType, pod *corev1.Pod) {
 		p.See(engine.Event{
 			Stage: engine.Server, Kind: string(kind), Key: pod.Namespace + "/" + pod.Name, Version: pod.ResourceVersion, Pod: pod,
 		})
 	}})
-	go p.server.RunPods(ctx)
+	p.Config = &rest.Config{Host: "http://playground", Transport: server, QPS: -1}
+	go server.RunPods(ctx)
 	return p
 }
 
@@ -130,7 +149,13 @@ func (p *Playground) Do(c Command) error {
 
 func (p *Playground) do(c Command) error {
 	ctx := p.ctx
-	pods := p.pods()
+	pods, err := engine.NewClient(p.Config) // the page's own writes meet no fault
+	if err != nil {
+		return err
+	}
+	if p.ReadOnly && slices.Contains([]string{"create", "label", "release", "delete", "own"}, c.Do) {
+		return errors.New("this page only reads: start the program with --allow-writes")
+	}
 	switch c.Do {
 	case "start":
 		return p.start(c.Settings)
@@ -148,7 +173,7 @@ func (p *Playground) do(c Command) error {
 			if c.Count > 1 {
 				name = fmt.Sprintf("%s-%d", c.Name, i)
 			}
-			if err := pods.Post().Namespace(metav1.NamespaceDefault).Resource("pods").Body(newPod(name, c)).Do(ctx).Error(); err != nil {
+			if err := pods.Post().Namespace(p.Namespace).Resource("pods").Body(newPod(name, c)).Do(ctx).Error(); err != nil {
 				return err
 			}
 		}
@@ -157,21 +182,20 @@ func (p *Playground) do(c Command) error {
 		if err != nil {
 			return err
 		}
-		return pods.Patch(types.MergePatchType).Namespace(metav1.NamespaceDefault).Resource("pods").Name(c.Name).Body(patch).Do(ctx).Error()
+		return pods.Patch(types.MergePatchType).Namespace(p.Namespace).Resource("pods").Name(c.Name).Body(patch).Do(ctx).Error()
 	case "release":
-		return pods.Patch(types.MergePatchType).Namespace(metav1.NamespaceDefault).Resource("pods").Name(c.Name).
-			Body([]byte(`{"metadata":{"finalizers":null}}`)).Do(ctx).Error()
+		return p.release(ctx, pods, c.Name)
 	case "delete":
-		return pods.Delete().Namespace(metav1.NamespaceDefault).Resource("pods").Name(c.Name).
+		return pods.Delete().Namespace(p.Namespace).Resource("pods").Name(c.Name).
 			Body(&metav1.DeleteOptions{GracePeriodSeconds: c.Grace}).Do(ctx).Error()
 	case "break":
-		p.server.Break(c.Fault)
+		p.line.Break(c.Fault)
 	case "end":
-		p.server.EndWatches(c.Reset)
+		p.line.EndWatches(c.Reset)
 	case "expire":
-		p.server.Expire()
+		p.line.Expire()
 	case "own": // a write, and a read of the cache at once, as in chapter 06
-		if err := pods.Post().Namespace(metav1.NamespaceDefault).Resource("pods").Body(newPod(c.Name, c)).Do(ctx).Error(); err != nil {
+		if err := pods.Post().Namespace(p.Namespace).Resource("pods").Body(newPod(c.Name, c)).Do(ctx).Error(); err != nil {
 			return err
 		}
 		p.read(c.Name)
@@ -192,23 +216,20 @@ func (p *Playground) do(c Command) error {
 	return nil
 }
 
+// release removes a pod's finalizers.
+func (p *Playground) release(ctx context.Context, client *rest.RESTClient, name string) error {
+	return client.Patch(types.MergePatchType).Namespace(p.Namespace).Resource("pods").Name(name).
+		Body([]byte(`{"metadata":{"finalizers":null}}`)).Do(ctx).Error()
+}
+
 // read reports what the cache says about a pod.
 func (p *Playground) read(name string) {
-	key := metav1.NamespaceDefault + "/" + name
+	key := p.Namespace + "/" + name
 	event := engine.Event{Stage: engine.Store, Kind: "Get", Key: key, Text: "not found"}
 	if version, ok := p.Store()[key]; ok {
 		event.Version, event.Text = version, "found"
 	}
 	p.See(event)
-}
-
-// pods is a client of the same server for the page's own writes.
-func (p *Playground) pods() *rest.RESTClient {
-	client, err := engine.NewClient(&rest.Config{Host: "http://playground", Transport: p.server.Unhurt(), QPS: -1})
-	if err != nil {
-		panic(err) // the configuration is right
-	}
-	return client
 }
 
 func newPod(name string, c Command) *corev1.Pod {
@@ -231,6 +252,7 @@ func (p *Playground) start(s Settings) error {
 	p.mu.Unlock()
 	set := engine.Settings{
 		Resync: ms(s.Resync), RunEvery: ms(s.RunEvery), WatchList: s.WatchList, Labels: s.Labels, Trim: s.Trim,
+		Namespace: p.Watched,
 	}
 	for _, h := range s.Handlers {
 		set.Handlers = append(set.Handlers, h.settings())
@@ -238,7 +260,8 @@ func (p *Playground) start(s Settings) error {
 	if s.Worker != nil {
 		set.Worker = &engine.WorkerSettings{Takes: ms(s.Worker.Takes), Fails: s.Worker.Fails}
 	}
-	config := &rest.Config{Host: "http://playground", Transport: p.server, QPS: -1}
+	config := rest.CopyConfig(p.Config)
+	config.Wrap(p.line.Wrap)
 	e, err := engine.Start(ctx, config, set, p.See)
 	if err != nil {
 		return err

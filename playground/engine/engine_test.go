@@ -23,12 +23,14 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"example.com/informers/playground/apiserver"
+	"example.com/informers/playground/faults"
 )
 
 // A run is an engine and what it has reported.
 type run struct {
 	*Engine
 	server *apiserver.Server
+	line   faults.Line
 	mu     sync.Mutex
 	events []Event
 }
@@ -57,8 +59,10 @@ func story(t *testing.T, settings Settings, act func(t *testing.T, r *run)) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &run{server: apiserver.New(apiserver.Options{})}
 		create(t, r.server, "web")
+		config := config(r.server)
+		config.Wrap(r.line.Wrap)
 		var err error
-		if r.Engine, err = Start(t.Context(), config(r.server), settings, r.emit); err != nil {
+		if r.Engine, err = Start(t.Context(), config, settings, r.emit); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(r.Wait)
@@ -123,28 +127,28 @@ func TestStages(t *testing.T) {
 	})
 }
 
-// TestWaysAWatchEnds: what each fault of the server leads to.
+// TestWaysAWatchEnds: what each fault leads to.
 func TestWaysAWatchEnds(t *testing.T) {
 	tests := []struct {
 		name  string
-		fault func(s *apiserver.Server)
+		fault func(l *faults.Line)
 		want  []string // of the handler
 		told  string   // what the watch error handler gets, or ""
 	}{
-		{"ended", func(s *apiserver.Server) { s.EndWatches(false) }, []string{"Add default/new 102"}, ""},
-		{"reset", func(s *apiserver.Server) { s.EndWatches(true) }, []string{"Update relist default/web 101 101", "Add default/new 102"}, ""},
-		{"refused", func(s *apiserver.Server) { s.Break(apiserver.Fault{Refuse: true}); s.EndWatches(false) }, []string{"Add default/new 102"}, ""},
-		{"403", func(s *apiserver.Server) { s.Break(apiserver.Fault{Code: 403}); s.EndWatches(false) }, []string{"Update relist default/web 101 101", "Add default/new 102"}, "pods is forbidden"},
-		{"503", func(s *apiserver.Server) { s.Break(apiserver.Fault{Code: 503}); s.EndWatches(false) }, []string{"Update relist default/web 101 101", "Add default/new 102"}, "the server is currently unable to handle the request"},
+		{"ended", func(l *faults.Line) { l.EndWatches(false) }, []string{"Add default/new 102"}, ""},
+		{"reset", func(l *faults.Line) { l.EndWatches(true) }, []string{"Update relist default/web 101 101", "Add default/new 102"}, ""},
+		{"refused", func(l *faults.Line) { l.Break(faults.Fault{Refuse: true}); l.EndWatches(false) }, []string{"Add default/new 102"}, ""},
+		{"403", func(l *faults.Line) { l.Break(faults.Fault{Code: 403}); l.EndWatches(false) }, []string{"Update relist default/web 101 101", "Add default/new 102"}, "pods is forbidden"},
+		{"503", func(l *faults.Line) { l.Break(faults.Fault{Code: 503}); l.EndWatches(false) }, []string{"Update relist default/web 101 101", "Add default/new 102"}, "the server is currently unable to handle the request"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			story(t, Settings{WatchList: true, Handlers: []HandlerSettings{{Name: "a"}}}, func(t *testing.T, r *run) {
 				time.Sleep(2 * time.Second) // a watch that ends in its first second is a special error
-				test.fault(r.server)
+				test.fault(&r.line)
 				synctest.Wait()
 				time.Sleep(10 * time.Second)
-				r.server.Break(apiserver.Fault{})
+				r.line.Break(faults.Fault{})
 				create(t, r.server, "new")
 				time.Sleep(2 * time.Minute)
 				synctest.Wait()

@@ -19,7 +19,7 @@ import (
 )
 
 func main() {
-	p := control.New(context.Background(), func(event engine.Event) { js.Global().Call("seen", text(event)) })
+	p := control.InMemory(context.Background(), func(event engine.Event) { js.Global().Call("seen", text(event)) })
 	// What client-go logs is an event, too: it would go to stderr.
 	klog.LogToStderr(false)
 	klog.SetOutput(logs{p})

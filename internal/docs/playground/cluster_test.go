@@ -15,25 +15,16 @@ import (
 	"example.com/informers/playground/apiserver"
 )
 
-// TestCluster opens what go run ./playground --cluster serves, for an API server in memory over
-// HTTP, which then refuses, forbids, and stops.
-func TestCluster(t *testing.T) {
-	server := apiserver.New(apiserver.Options{})
-	go server.RunPods(t.Context())
-	web := httptest.NewServer(server)
-	t.Cleanup(func() { web.CloseClientConnections(); web.Close() })
-	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
-	if err := os.WriteFile(kubeconfig, []byte(`{"apiVersion":"v1","kind":"Config","current-context":"c",
-		"clusters":[{"name":"c","cluster":{"server":"`+web.URL+`"}}],"contexts":[{"name":"c","context":{"cluster":"c"}}]}`), 0o600); err != nil {
-		t.Fatal(err)
-	}
+// serve runs go run ./playground --cluster, and returns the address that it prints.
+func serve(t *testing.T, kubeconfig string, flags ...string) (address string) {
+	t.Helper()
 	binary := filepath.Join(t.TempDir(), "playground")
 	build := exec.Command("go", "build", "-o", binary, "./playground")
 	build.Dir = root
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	program := exec.Command(binary, "--no-open", "--cluster", "--kubeconfig", kubeconfig, "--resync", "3s")
+	program := exec.Command(binary, append([]string{"--no-open", "--cluster", "--kubeconfig", kubeconfig}, flags...)...)
 	program.Dir, program.Stderr = root, os.Stderr
 	stdout, err := program.StdoutPipe()
 	if err == nil {
@@ -52,8 +43,22 @@ func TestCluster(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return strings.TrimSpace(line)
+}
 
-	p := openAt(t, strings.TrimSpace(line), 1280)
+// TestCluster opens what go run ./playground --cluster serves, for an API server in memory over HTTP.
+func TestCluster(t *testing.T) {
+	server := apiserver.New(apiserver.Options{})
+	go server.RunPods(t.Context())
+	web := httptest.NewServer(server)
+	t.Cleanup(func() { web.CloseClientConnections(); web.Close() })
+	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := os.WriteFile(kubeconfig, []byte(`{"apiVersion":"v1","kind":"Config","current-context":"c",
+		"clusters":[{"name":"c","cluster":{"server":"`+web.URL+`"}}],"contexts":[{"name":"c","context":{"cluster":"c"}}]}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	p := openAt(t, serve(t, kubeconfig, "--resync", "3s"), 1280)
 	p.await(t, "document.querySelector('header').textContent.includes('On a cluster, server http://127.0.0.1')")
 	post := `{"kind":"Pod","apiVersion":"v1","metadata":{"name":"nginx"},"spec":{"containers":[{"name":"nginx","image":"nginx:1.22"}]}}`
 	response, err := web.Client().Post(web.URL+"/api/v1/namespaces/default/pods", "application/json", strings.NewReader(post))
@@ -65,10 +70,9 @@ func TestCluster(t *testing.T) {
 	p.await(t, "document.querySelector('pre').textContent.includes(', phase Running, Ready')")
 	p.await(t, "document.querySelector('pre').textContent.includes('(key: default/nginx): resync')")
 	p.await(t, "!document.querySelector('.differs') && document.querySelectorAll('td').length === 3")
-	server.Break(apiserver.Fault{Code: 403})
-	server.EndWatches(true)
+	p.click(t, "403")
 	p.await(t, "document.querySelector('.errors').textContent.includes('pods is forbidden')")
-	server.Break(apiserver.Fault{})
+	p.click(t, "All well again")
 	p.await(t, "[...document.querySelectorAll('.token')].some(e => e.textContent.includes('relist'))")
 	p.keep(t)
 	if problem, err := chromedp.Run(p.ctx, chromedp.Evaluate[string]("document.querySelector('.problem')?.textContent ?? ''")); err != nil || problem != "" {

@@ -3,7 +3,10 @@ package playground
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -19,19 +22,8 @@ import (
 
 // A saved run is what the page writes into a file.
 type saved struct {
-	Script []at
-	Until  float64
+	control.Story
 	Events []engine.Event
-}
-
-// An at is a command and its time, in milliseconds.
-type at struct {
-	time    float64
-	command control.Command
-}
-
-func (a *at) UnmarshalJSON(data []byte) error {
-	return json.Unmarshal(data, &[]any{&a.time, &a.command})
 }
 
 // save returns the file that the page saves.
@@ -56,15 +48,15 @@ func native(t *testing.T, run saved) (events []engine.Event) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var mu sync.Mutex
-		p := control.New(ctx, func(event engine.Event) {
+		p := control.InMemory(ctx, func(event engine.Event) {
 			mu.Lock()
 			defer mu.Unlock()
 			events = append(events, event)
 		})
 		begin := time.Now()
 		for _, a := range run.Script {
-			time.Sleep(time.Until(begin.Add(time.Duration(a.time * float64(time.Millisecond)))))
-			if err := p.Do(a.command); err != nil {
+			time.Sleep(time.Until(begin.Add(time.Duration(a.Time * float64(time.Millisecond)))))
+			if err := p.Do(a.Command); err != nil {
 				t.Error(err)
 			}
 			synctest.Wait()
@@ -100,12 +92,25 @@ func told(events []engine.Event) map[string][]string {
 	return all
 }
 
-// compare holds a run in the browser to the same script outside it.
-func compare(t *testing.T, text string) {
+// compare holds a run in the browser to the same script outside it, and to what a test in e2e expects of it on a
+// cluster.
+func compare(t *testing.T, story, text string) {
 	t.Helper()
 	var run saved
 	if err := json.Unmarshal([]byte(text), &run); err != nil {
 		t.Fatal(err)
+	}
+	run.Told = control.Told(run.Events)
+	want, err := json.MarshalIndent(run.Story, "", "\t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(root, "playground/control/testdata", story+".json")
+	if *update {
+		err = os.WriteFile(file, append(want, '\n'), 0o644)
+	}
+	if got, errRead := os.ReadFile(file); err != nil || errRead != nil || string(got) != string(want)+"\n" {
+		t.Errorf("%s is stale: go -C internal/docs test ./playground -run TestStories -args -update (%v)", file, errors.Join(err, errRead))
 	}
 	browser, outside := told(run.Events), told(native(t, run))
 	if len(browser) == 0 || len(browser) != len(outside) {

@@ -5,8 +5,41 @@ import { link, stories, type Story } from './stories'
 import type { At, Command, Event, FromWorker, Settings, ToWorker } from './types'
 
 const free: Settings = { Resync: 30_000, RunEvery: 10_000, WatchList: true, Handlers: [{ Name: 'a' }, { Name: 'b' }] }
-const opening: At[] = [[0, { Do: 'create', Name: 'web' }], [2_000, { Do: 'start', Settings: free }]]
+const queue = { Takes: 500, Fails: 1 }
+const opening = (settings: Settings): At[] => [[0, { Do: 'create', Name: 'web' }], [2_000, { Do: 'start', Settings: settings }]]
 const speeds: [string, number][] = [['1×', 1], ['10×', 10], ['60×', 60], ['as fast as it goes', 100_000]]
+
+// The address names a story, a speed, and the settings of the informer: #relist?speed=60, #?resync=10&watchlist=no.
+interface Address { story?: Story; speed?: number; settings: Settings }
+
+function fromAddress(): Address {
+  const [name, query] = location.hash.slice(1).split('?')
+  const q = new URLSearchParams(query)
+  const yes = (key: string, usual: boolean) => (q.has(key) ? q.get(key) === 'yes' : usual)
+  const resync = Number(q.get('resync') ?? 30)
+  return {
+    story: stories.find((s) => s.id === name),
+    speed: speeds.find(([, s]) => q.get('speed') === String(s))?.[1],
+    settings: {
+      ...free, Resync: resync >= 0 ? resync * 1000 : free.Resync, WatchList: yes('watchlist', true), Trim: yes('transform', false),
+      Worker: yes('queue', false) ? queue : undefined, Labels: q.get('labels') ?? '',
+    },
+  }
+}
+
+// toAddress puts into the address what differs from the usual.
+function toAddress(story: Story | undefined, speed: number, s: Settings) {
+  const q = new URLSearchParams()
+  if (speed !== 0 && speed !== 1) q.set('speed', String(speed))
+  if (!story) {
+    if (s.Resync !== free.Resync) q.set('resync', String(s.Resync / 1000))
+    if (!s.WatchList) q.set('watchlist', 'no')
+    if (s.Trim) q.set('transform', 'yes')
+    if (s.Worker) q.set('queue', 'yes')
+    if (s.Labels) q.set('labels', s.Labels)
+  }
+  history.replaceState(null, '', '#' + (story?.id ?? '') + (q.size ? '?' + q : ''))
+}
 
 // The stages of the pipeline, in the order of docs/how-an-informer-works.md, each with its place in client-go.
 const stages: { stage: Event['stage']; title: string; source: string; hint: string }[] = [
@@ -28,48 +61,120 @@ export function App() {
   return attached ? <Attached /> : <Playground />
 }
 
-// Attached shows an informer on a cluster. Time is real there, so nothing can be stopped or taken back.
+// post sends a command to the informer on the cluster.
+const post = (c: Command | { Do: 'reset' }) => fetch('events', { method: 'POST', body: JSON.stringify(c) })
+
+// Attached shows an informer on a cluster. Time is real there, so nothing can be stopped or taken back. With a
+// namespace to write to, it plays stories.
 function Attached() {
   const [selected, setSelected] = useState<Event>()
-  const [now, setNow] = useState(0)
+  const [, setDrawn] = useState(0)
   const [server, setServer] = useState('')
-  const [ended, setEnded] = useState(false)
+  const [namespace, setNamespace] = useState('')
+  const [problem, setProblem] = useState('')
+  const [story, setStory] = useState<Story | undefined>(fromAddress().story)
+  const [guess, setGuess] = useState<number>()
   const view = useRef<View>(empty())
+  const began = useRef(performance.now())
+  const arrived = useRef<() => void>(() => {})
+  const timers = useRef<number[]>([])
+  const draw = () => setDrawn((n) => n + 1)
+
   useEffect(() => {
     const source = new EventSource('events')
     let news: Event[] = []
     let store: Record<string, string> | undefined
     let frame = 0
-    const draw = () => {
-      frame = 0
-      take(view.current, news, store, true)
-      setNow(news.at(-1)?.at ?? view.current.events.at(-1)?.at ?? 0)
-      news = []
-      store = undefined
-    }
     source.onmessage = ({ data }) => {
       const line = JSON.parse(data) as Event & { store?: Record<string, string> }
       if (line.store) store = line.store
-      else if (line.kind === 'attached') setServer(line.text ?? '')
-      else news.push(line)
-      frame ||= requestAnimationFrame(draw)
+      else if (line.kind === 'attached') {
+        // A new run begins.
+        news = []
+        store = undefined
+        view.current = empty()
+        began.current = performance.now()
+        setServer(line.text ?? '')
+        setNamespace(line.key ?? '')
+        setSelected(undefined)
+        arrived.current()
+      } else news.push(line)
+      frame ||= requestAnimationFrame(() => {
+        frame = 0
+        take(view.current, news, store, true)
+        view.current.now = news.at(-1)?.at ?? view.current.now
+        news = []
+        store = undefined
+        draw()
+      })
     }
-    source.addEventListener('ended', () => { source.close(); setEnded(true) })
-    source.onerror = () => setEnded(true)
-    return () => source.close()
+    source.addEventListener('ended', () => { source.close(); setProblem('The informer has stopped: start the program again.') })
+    source.onerror = () => setProblem('The informer has stopped: start the program again.')
+    const changed = () => {
+      stop()
+      view.current.ended = false
+      setGuess(undefined)
+      const { story } = fromAddress()
+      setStory(story)
+      if (!story) restart(() => send({ Do: 'start', Settings: free }))
+    }
+    addEventListener('hashchange', changed)
+    return () => { source.close(); removeEventListener('hashchange', changed) }
   }, [])
+
+  const stop = () => { for (const t of timers.current) clearTimeout(t); timers.current = [] }
+  const send = (c: Command) => void post(c).then(async (r) => { if (!r.ok) setProblem(await r.text()) }, (e) => setProblem(String(e)))
+  // restart removes the pods that are there, and stops the informer.
+  const restart = (then: () => void) => {
+    arrived.current = () => {
+      arrived.current = () => {}
+      then()
+    }
+    void post({ Do: 'reset' })
+  }
+  // play gives each command of a story at its time.
+  const play = (s: Story, i: number) => {
+    stop()
+    setGuess(i)
+    restart(() => {
+      const at = (ms: number, call: () => void) => timers.current.push(window.setTimeout(call, ms))
+      for (const [ms, c] of s.script) at(ms, () => send(c))
+      at(s.until, () => { view.current.ended = true; draw() })
+    })
+  }
+
   const v = view.current
   return (
     <>
-      <header><h1>Watch an informer</h1><output class="now">{seconds(now)}</output> <span>On a cluster, {server}. Time is real, and this page only reads.</span></header>
-      {ended && <p class="problem" role="alert">The informer has stopped: start the program again.</p>}
+      <header>
+        <h1>Watch an informer</h1>
+        {namespace && <StoryMenu story={story} />}
+        <output class="now">{seconds(v.now)}</output>{' '}
+        <span>On a cluster, {server}. Time is real, and {namespace ? `this page writes in the namespace ${namespace}` : 'this page only reads'}.</span>
+      </header>
+      {problem && <p class="problem" role="alert">{problem}</p>}
       <main>
+        {story && namespace
+          ? <Tale key={story.id} story={story} events={v.events} ended={v.ended} guess={guess} onGuess={(i) => play(story, i)} />
+          : <Controls command={send} pods={[...v.server.keys()].slice(0, 100)} handlers={v.handlers} writes={!!namespace} />}
         <Pipeline view={v} selected={selected} select={setSelected} />
-        <Timeline view={v} now={now} selected={selected} select={setSelected} />
-        <div class="panels"><Tables view={v} /><Requests view={v} now={now} /><Lines view={v} /><Details view={v} event={selected} /></div>
+        <Timeline view={v} now={v.now} span={story && v.ended ? story.until : undefined} selected={selected} select={setSelected} />
+        <div class="panels"><Tables view={v} /><Requests view={v} now={v.now} /><Lines view={v} /><Details view={v} event={selected} /></div>
       </main>
       <footer>The informer is client-go v0.37, unmodified. The column "server" has what the last frame of the watch said.</footer>
     </>
+  )
+}
+
+function StoryMenu({ story }: { story?: Story }) {
+  return (
+    <label>
+      Story{' '}
+      <select value={story?.id ?? ''} onChange={(e) => { location.hash = e.currentTarget.value }}>
+        <option value="">none: try what you like</option>
+        {stories.map((s) => <option value={s.id} key={s.id}>{s.title}</option>)}
+      </select>
+    </label>
   )
 }
 
@@ -77,7 +182,7 @@ function Playground() {
   const [module, setModule] = useState<WebAssembly.Module>()
   const [progress, setProgress] = useState('')
   const [problem, setProblem] = useState('')
-  const [story, setStory] = useState<Story | undefined>(() => stories.find((s) => '#' + s.id === location.hash))
+  const [{ story, settings, speed: asked }, setAddress] = useState(fromAddress)
   const [speed, setSpeed] = useState(1)
   const [guess, setGuess] = useState<number>()
   const [selected, setSelected] = useState<Event>()
@@ -85,11 +190,14 @@ function Playground() {
   const view = useRef<View>(empty())
   const { now, ended } = view.current
   const worker = useRef<Worker | undefined>(undefined)
-  const script = useRef<At[]>(opening)
+  const script = useRef<At[]>([])
 
   useEffect(() => {
     load(setProgress).then(setModule, (e) => setProblem(String(e instanceof Error ? e.message : e)))
-    const changed = () => setStory(stories.find((s) => '#' + s.id === location.hash))
+    const changed = () => {
+      setGuess(undefined)
+      setAddress(fromAddress())
+    }
     addEventListener('hashchange', changed)
     return () => removeEventListener('hashchange', changed)
   }, [])
@@ -113,6 +221,7 @@ function Playground() {
         return
       }
       take(view.current, data.events, data.store)
+      view.current.memory = data.memory
       frame ||= requestAnimationFrame(() => {
         frame = 0
         setDrawn((n) => n + 1)
@@ -131,14 +240,16 @@ function Playground() {
     if (!module) return
     setGuess(undefined)
     if (story) begin(story.script, story.until)
-    else begin(opening, 1e12, 0, 1)
-  }, [module, story])
+    else begin(opening(settings), 1e12, 0, asked ?? 1)
+  }, [module, story, settings])
 
   const pace = (s: number) => {
+    toAddress(story, s, settings)
     setSpeed(s)
     send({ type: 'pace', speed: s })
   }
   const command = (c: Command) => {
+    if (c.Do === 'start') toAddress(story, speed, c.Settings)
     script.current.push([view.current.now, c])
     send({ type: 'command', command: c })
   }
@@ -168,13 +279,7 @@ function Playground() {
     <>
       <header>
         <h1>Watch an informer</h1>
-        <label>
-          Story{' '}
-          <select value={story?.id ?? ''} onChange={(e) => { location.hash = e.currentTarget.value }}>
-            <option value="">none: try what you like</option>
-            {stories.map((s) => <option value={s.id} key={s.id}>{s.title}</option>)}
-          </select>
-        </label>
+        <StoryMenu story={story} />
         <div class="clock" role="group" aria-label="Clock">
           <output class="now" aria-label="Virtual time">{seconds(now)}</output>
           <button onClick={() => pace(0)} aria-pressed={speed === 0}>Pause</button>
@@ -188,8 +293,8 @@ function Playground() {
       {problem && <p class="problem" role="alert">{problem} <button onClick={() => setProblem('')}>Close</button></p>}
       <main>
         {story
-          ? <Tale story={story} events={v.events} ended={ended} guess={guess} onGuess={(i) => { setGuess(i); pace(1) }} again={(to) => begin(story.script, story.until, to)} />
-          : <Controls command={command} pods={[...v.server.keys()].slice(0, 100)} handlers={v.handlers} />}
+          ? <Tale story={story} events={v.events} ended={ended} guess={guess} onGuess={(i) => { setGuess(i); pace(asked ?? 1) }} again={(to) => begin(story.script, story.until, to)} />
+          : <Controls command={command} pods={[...v.server.keys()].slice(0, 100)} handlers={v.handlers} writes settings={settings} />}
         <Pipeline view={v} selected={selected} select={setSelected} />
         <Timeline view={v} now={now} span={story && ended ? story.until : undefined} selected={selected} select={setSelected} />
         <div class="panels">
@@ -201,6 +306,7 @@ function Playground() {
       </main>
       <footer>
         The informer is client-go v0.37, unmodified. The API server is in memory, for pods alone.{' '}
+        {v.memory > 0 && `Its program has ${Math.round(v.memory / 1e6)} MB. `}
         {v.dropped > 0 && `The page keeps the last ${most} events; ${v.dropped} older ones are gone.`}
       </footer>
     </>
@@ -226,7 +332,7 @@ async function load(progress: (text: string) => void): Promise<WebAssembly.Modul
   return WebAssembly.compileStreaming(new Response(unpacked, { headers: { 'Content-Type': 'application/wasm' } }))
 }
 
-function Tale(p: { story: Story; events: Event[]; ended: boolean; guess?: number; onGuess: (i: number) => void; again: (to: number) => void }) {
+function Tale(p: { story: Story; events: Event[]; ended: boolean; guess?: number; onGuess: (i: number) => void; again?: (to: number) => void }) {
   const right = p.ended ? p.story.answers.findIndex((a) => a.holds(p.events)) : -1
   return (
     <section class="tale" aria-labelledby="tale">
@@ -241,7 +347,7 @@ function Tale(p: { story: Story; events: Event[]; ended: boolean; guess?: number
         ))}
       </fieldset>
       <div aria-live="polite">
-        {p.guess === undefined && <p class="hint">Choose what you expect. Then it runs.</p>}
+        {p.guess === undefined && <p class="hint">Choose what you expect. Then it runs{p.again ? '' : `, for ${p.story.until / 1000} s`}.</p>}
         {p.ended && (
           <>
             <p><strong>{p.guess === right ? 'As you expected.' : 'Otherwise than you expected.'}</strong> {p.story.shows}</p>
@@ -249,23 +355,25 @@ function Tale(p: { story: Story; events: Event[]; ended: boolean; guess?: number
           </>
         )}
       </div>
-      <label>
-        Back to{' '}
-        <input type="range" min={0} max={p.story.until} step={100} value={0} aria-label="Play again from this time" onChange={(e) => p.again(Number(e.currentTarget.value))} />
-      </label>
+      {p.again && (
+        <label>
+          Back to{' '}
+          <input type="range" min={0} max={p.story.until} step={100} value={0} aria-label="Play again from this time" onChange={(e) => p.again!(Number(e.currentTarget.value))} />
+        </label>
+      )}
     </section>
   )
 }
 
-function Controls({ command, pods, handlers }: { command: (c: Command) => void; pods: string[]; handlers: string[] }) {
+function Controls({ command, pods, handlers, writes, settings: first }: { command: (c: Command) => void; pods: string[]; handlers: string[]; writes: boolean; settings?: Settings }) {
   const [pod, setPod] = useState('nginx')
-  const [settings, setSettings] = useState<Settings>(free)
+  const [settings, setSettings] = useState<Settings>(first ?? free)
   const names = pods.map((key) => key.split('/')[1])
   const target = names.includes(pod) ? pod : names[0]
   const set = (more: Partial<Settings>) => setSettings({ ...settings, ...more })
   return (
     <section class="controls" aria-label="Controls">
-      <div role="group" aria-label="Pods">
+      {writes && <div role="group" aria-label="Pods">
         <h2>Pods</h2>
         <label>Name <input value={pod} onInput={(e) => setPod(e.currentTarget.value)} list="pods" /></label>
         <datalist id="pods">{names.map((n) => <option value={n} key={n} />)}</datalist>
@@ -276,7 +384,7 @@ function Controls({ command, pods, handlers }: { command: (c: Command) => void; 
         <button disabled={!target} onClick={() => command({ Do: 'delete', Name: target })}>Delete {target}</button>
         <button disabled={!target} onClick={() => command({ Do: 'delete', Name: target, Grace: 0 })}>Delete {target} now</button>
         <button disabled={!target} onClick={() => command({ Do: 'release', Name: target })}>Remove its finalizer</button>
-      </div>
+      </div>}
       <div role="group" aria-label="Faults">
         <h2>Faults</h2>
         <button onClick={() => { command({ Do: 'break', Fault: { Refuse: true } }); command({ Do: 'end' }) }}>Cut: refused</button>
@@ -300,11 +408,11 @@ function Controls({ command, pods, handlers }: { command: (c: Command) => void; 
       <div role="group" aria-label="A new informer">
         <h2>A new informer</h2>
         <label>Resync <select value={settings.Resync} onChange={(e) => set({ Resync: Number(e.currentTarget.value) })}>
-          {[0, 10_000, 30_000, 600_000].map((r) => <option value={r} key={r}>{r ? seconds(r) : 'none'}</option>)}
+          {[...new Set([0, 10_000, 30_000, 600_000, settings.Resync])].map((r) => <option value={r} key={r}>{r ? seconds(r) : 'none'}</option>)}
         </select></label>
         <label><input type="checkbox" checked={settings.WatchList} onChange={(e) => set({ WatchList: e.currentTarget.checked })} /> WatchList</label>
         <label><input type="checkbox" checked={!!settings.Trim} onChange={(e) => set({ Trim: e.currentTarget.checked })} /> transform</label>
-        <label><input type="checkbox" checked={!!settings.Worker} onChange={(e) => set({ Worker: e.currentTarget.checked ? { Takes: 500, Fails: 1 } : undefined })} /> work queue</label>
+        <label><input type="checkbox" checked={!!settings.Worker} onChange={(e) => set({ Worker: e.currentTarget.checked ? queue : undefined })} /> work queue</label>
         <label>Selector <input value={settings.Labels ?? ''} placeholder="color=red" onInput={(e) => set({ Labels: e.currentTarget.value })} /></label>
         <button onClick={() => command({ Do: 'start', Settings: settings })}>Stop the old one, start this one</button>
         <button onClick={() => command({ Do: 'stop' })}>Stop</button>
@@ -352,6 +460,9 @@ function Pipeline({ view, selected, select }: { view: View; selected?: Event; se
 
 function Timeline({ view, now, span: whole, selected, select }: { view: View; now: number; span?: number; selected?: Event; select: (e: Event) => void }) {
   const [zoom, setSpan] = useState<number>()
+  const [back, setBack] = useState(0) // how far it was dragged into the past
+  const [pointer, setPointer] = useState<number>() // where the pointer is
+  const drag = useRef<{ x: number; back: number } | undefined>(undefined)
   const span = zoom ?? whole ?? 30_000
   const [width, setWidth] = useState(1000)
   const box = useRef<HTMLDivElement>(null)
@@ -362,38 +473,59 @@ function Timeline({ view, now, span: whole, selected, select }: { view: View; no
   }, [])
   const lanes = useMemo(() => ['requests', 'store', ...view.handlers.map((h) => 'handler ' + h), 'work queue', 'errors'], [view.handlers])
   const lane = (e: Event) => ({ request: 0, store: 1, handler: 2 + view.handlers.indexOf(e.handler ?? ''), work: lanes.length - 2, error: lanes.length - 1 } as Record<string, number>)[e.stage]
-  const end = Math.max(now, span), from = end - span
+  const end = Math.max(now, span) - Math.min(back, Math.max(now - span, 0)), from = end - span
   const x = scaleLinear([from, end], [110, Math.max(width - 12, 200)])
   // Of several events with one look at one place, the last one is drawn.
   const taken = new Set<string>()
   const shown = lastOf(view.events, 400, (e) => {
-    if (e.at < from || lane(e) === undefined || e.kind === 'returns') return false
+    if (e.at < from || e.at > end || lane(e) === undefined || e.kind === 'returns') return false
     const place = `${lane(e)} ${look(e)} ${Math.round(x(e.at) / 3)}`
     return !taken.has(place) && !!taken.add(place)
   })
   const resyncs = [...new Set(shown.filter((e) => e.kind === 'Update resync').map((e) => e.at))]
   const height = lanes.length * 24 + 26
+  const move = (e: PointerEvent) => {
+    setPointer(e.clientX - (e.currentTarget as Element).getBoundingClientRect().left)
+    if (drag.current) setBack(Math.max(0, drag.current.back + (e.clientX - drag.current.x) / (x(from + 1) - x(from))))
+  }
+  // The one that the pointer is next to, or else the chosen one.
+  const near = pointer === undefined ? undefined : shown.reduce<Event | undefined>((best, e) => (Math.abs(x(e.at) - pointer) < Math.min(12, best ? Math.abs(x(best.at) - pointer) : 12) ? e : best), undefined)
+  const said = near ?? selected
+  const keys = (e: KeyboardEvent) => {
+    const step = { ArrowLeft: 1, ArrowRight: -1 }[e.key]
+    if (!step || !shown.length) return
+    e.preventDefault()
+    const i = shown.findIndex((s) => s.seq === selected?.seq)
+    select(shown[Math.min(Math.max(i + step, 0), shown.length - 1)])
+  }
   return (
     <section class="timeline" aria-label="Timeline" ref={box}>
       <div class="zoom" role="group" aria-label="Zoom">
+        {back > 0 && <button onClick={() => setBack(0)}>Now</button>}
         {[5_000, 30_000, 120_000, 600_000].map((s) => <button key={s} aria-pressed={span === s} onClick={() => setSpan(s)}>{s / 1000} s</button>)}
       </div>
-      <svg width={width} height={height} role="img" aria-label={`The last ${span / 1000} seconds: ${shown.length} marks`}>
-        {lanes.map((name, i) => (
-          <g key={name}>
-            <text x={4} y={i * 24 + 17}>{name}</text>
-            <line class="lane" x1={110} x2={width} y1={i * 24 + 12} y2={i * 24 + 12} />
-          </g>
-        ))}
-        {resyncs.map((at) => <line class="resync" key={at} x1={x(at)} x2={x(at)} y1={0} y2={height - 22} />)}
-        {shown.map((e) => {
-          const kind = look(e)
-          const chosen = selected && (selected.seq === e.seq || (e.key && id(selected) === id(e)))
-          return <text class={`point ${kind}${chosen ? ' chosen' : ''}`} key={e.seq} x={x(e.at)} y={lane(e) * 24 + 17} text-anchor="middle" onClick={() => select(e)}><title>{`${seconds(e.at)} ${e.kind} ${e.key ?? ''}`}</title>{shapes[kind]}</text>
-        })}
-        {x.ticks(8).map((t) => <text class="tick" key={t} x={x(t)} y={height - 6} text-anchor="middle">{t / 1000} s</text>)}
-        <line class="now" x1={x(now)} x2={x(now)} y1={0} y2={height - 22} />
-      </svg>
+      <div role="group" tabindex={0} aria-label={`${span / 1000} seconds with ${shown.length} marks. Arrow keys choose one.`} onKeyDown={keys}>
+        <svg width={width} height={height} aria-hidden="true" class={drag.current ? 'dragged' : ''}
+          onPointerDown={(e) => { drag.current = { x: e.clientX, back: Math.min(back, Math.max(now - span, 0)) } }}
+          onPointerMove={move} onPointerUp={() => { drag.current = undefined }} onPointerLeave={() => { drag.current = undefined; setPointer(undefined) }}>
+          {lanes.map((name, i) => (
+            <g key={name}>
+              <text x={4} y={i * 24 + 17}>{name}</text>
+              <line class="lane" x1={110} x2={width} y1={i * 24 + 12} y2={i * 24 + 12} />
+            </g>
+          ))}
+          {resyncs.map((at) => <line class="resync" key={at} x1={x(at)} x2={x(at)} y1={0} y2={height - 22} />)}
+          {shown.map((e) => {
+            const kind = look(e)
+            const chosen = selected && (selected.seq === e.seq || (e.key && id(selected) === id(e)))
+            return <text class={`point ${kind}${chosen ? ' chosen' : ''}`} key={e.seq} x={x(e.at)} y={lane(e) * 24 + 17} text-anchor="middle" onClick={() => select(e)}>{shapes[kind]}</text>
+          })}
+          {x.ticks(8).map((t) => <text class="tick" key={t} x={x(t)} y={height - 6} text-anchor="middle">{t / 1000} s</text>)}
+          {now <= end && <line class="now" x1={x(now)} x2={x(now)} y1={0} y2={height - 22} />}
+          {pointer !== undefined && pointer > 110 && <line class="pointer" x1={pointer} x2={pointer} y1={0} y2={height - 22} />}
+        </svg>
+      </div>
+      <p class="hint said">{said ? `${seconds(said.at)} ${said.stage}${said.handler ? ` ${said.handler}` : ''}: ${said.kind} ${said.key ?? ''} ${said.version ?? ''} ${said.text ?? ''}` : 'Drag to go back in time. Point at a mark to read it, and choose it to see it everywhere.'}</p>
       <p class="legend">{(Object.keys(shapes) as Look[]).filter((k) => k !== 'other').map((k) => <span key={k} class={k}><span aria-hidden="true">{shapes[k]}</span> {k}</span>)}</p>
     </section>
   )

@@ -8,6 +8,7 @@ export interface View {
   ended: boolean // the story is over
   events: Event[] // the last ones
   dropped: number
+  memory: number // bytes of the program, or 0
   server: Map<string, string>
   store: Map<string, string>
   requests: Map<number, Request>
@@ -21,7 +22,7 @@ export interface View {
 export const most = 5_000 // events that are kept
 
 export const empty = (): View => ({
-  now: 0, ended: false, events: [], dropped: 0, server: new Map(), store: new Map(), requests: new Map(), log: [], errors: [], handlers: [], versions: new Map(), brought: new Map(),
+  now: 0, ended: false, events: [], dropped: 0, memory: 0, server: new Map(), store: new Map(), requests: new Map(), log: [], errors: [], handlers: [], versions: new Map(), brought: new Map(),
 })
 
 export const id = (e: Event) => `${e.key} ${e.version}`

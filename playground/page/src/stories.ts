@@ -23,8 +23,8 @@ const start = (settings: Partial<Settings> = {}): At => [100, { Do: 'start', Set
 const create = (at: number, Name: string, more = {}): At => [at, { Do: 'create', Name, ...more }]
 
 // calls are the calls of a handler: "Add", "Update", "Update resync", "Delete tombstone", …
-const calls = (events: Event[], handler: string, kind = '', key = '') =>
-  events.filter((e) => e.stage === 'handler' && e.handler === handler && e.kind.startsWith(kind) && e.kind !== 'returns' && (key === '' || e.key === key))
+const calls = (events: Event[], handler: string, kind = '', pod = '') =>
+  events.filter((e) => e.stage === 'handler' && e.handler === handler && e.kind.startsWith(kind) && e.kind !== 'returns' && (pod === '' || e.key?.split('/')[1] === pod))
 const requests = (events: Event[], kind: string, from = 0) => events.filter((e) => e.stage === 'request' && e.kind === kind && e.at >= from)
 const first = (events: Event[], match: (e: Event) => boolean) => events.find(match)?.at ?? Infinity
 const storeSynced = (events: Event[]) => first(events, (e) => e.stage === 'synced' && e.kind === 'store')
@@ -54,9 +54,9 @@ export const stories: Story[] = [
     until: 9_000,
     question: 'You make two requests. How many times is the handler called for nginx?',
     answers: [
-      { text: 'Twice: an Add and a Delete.', holds: (e) => calls(e, 'a', '', 'default/nginx').length === 2 },
-      { text: 'Three times: an Add, an Update when it is ready, a Delete.', holds: (e) => calls(e, 'a', '', 'default/nginx').length === 3 },
-      { text: 'More often: each write is a call, and scheduler and kubelet write, too.', holds: (e) => calls(e, 'a', '', 'default/nginx').length > 3 },
+      { text: 'Twice: an Add and a Delete.', holds: (e) => calls(e, 'a', '', 'nginx').length === 2 },
+      { text: 'Three times: an Add, an Update when it is ready, a Delete.', holds: (e) => calls(e, 'a', '', 'nginx').length === 3 },
+      { text: 'More often: each write is a call, and scheduler and kubelet write, too.', holds: (e) => calls(e, 'a', '', 'nginx').length > 3 },
     ],
     shows: 'Add comes first and Delete last. In between, every write to the pod is an Update, whoever makes it. Kubernetes does not guarantee how many there are.',
     links: [['03-handlers', '03-handlers'], ["A pod's life", 'docs/a-pods-life.md']],
@@ -83,6 +83,7 @@ export const stories: Story[] = [
     script: [
       create(0, 'web', { Hold: true }), start({ Resync: 0 }),
       [5_000, { Do: 'break', Fault: { Refuse: true } }], [5_000, { Do: 'end' }],
+      [10_000, { Do: 'label', Name: 'web', Labels: { color: 'red' } }], create(15_000, 'new', { Hold: true }),
       [25_000, { Do: 'break', Fault: {} }],
     ],
     until: 90_000,
@@ -109,7 +110,7 @@ export const stories: Story[] = [
     question: 'The informer cannot see the event of the delete any more. What does the handler get?',
     answers: [
       { text: 'Nothing: web stays in the store.', holds: (e) => calls(e, 'a', 'Delete').length === 0 },
-      { text: 'A Delete of web with a tombstone, and an Update of the pod that did not change.', holds: (e) => calls(e, 'a', 'Delete tombstone').length > 0 && calls(e, 'a', 'Update relist', 'default/stays').length > 0 },
+      { text: 'A Delete of web with a tombstone, and an Update of the pod that did not change.', holds: (e) => calls(e, 'a', 'Delete tombstone').length > 0 && calls(e, 'a', 'Update relist', 'stays').length > 0 },
       { text: 'A Delete of web as always.', holds: (e) => calls(e, 'a', 'Delete').length > 0 && calls(e, 'a', 'Delete tombstone').length === 0 },
     ],
     shows: 'The informer takes the whole state again: a relist. A pod that is missing there is reported with a tombstone, DeletedFinalStateUnknown, because its last state is unknown. A pod that did not change is an Update with one resourceVersion and two pointers.',
@@ -126,9 +127,9 @@ export const stories: Story[] = [
     until: 11_000,
     question: 'What does the handler get when web becomes blue?',
     answers: [
-      { text: 'An Update: the pod has changed.', holds: (e) => calls(e, 'a', 'Update', 'default/web').length > 0 },
-      { text: 'A Delete, although the pod is still there.', holds: (e) => calls(e, 'a', 'Delete', 'default/web').length > 0 },
-      { text: 'Nothing: the pod does not match the selector.', holds: (e) => calls(e, 'a', 'Update', 'default/web').length + calls(e, 'a', 'Delete', 'default/web').length === 0 },
+      { text: 'An Update: the pod has changed.', holds: (e) => calls(e, 'a', 'Update', 'web').length > 0 },
+      { text: 'A Delete, although the pod is still there.', holds: (e) => calls(e, 'a', 'Delete', 'web').length > 0 },
+      { text: 'Nothing: the pod does not match the selector.', holds: (e) => calls(e, 'a', 'Update', 'web').length + calls(e, 'a', 'Delete', 'web').length === 0 },
     ],
     shows: 'To a watch with a selector, a pod that no longer matches is deleted, and one that matches again is new. The server decides that, before it sends anything.',
     links: [['Questions', 'docs/questions.md'], ['How an informer works', 'docs/how-an-informer-works.md']],

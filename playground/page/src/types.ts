@@ -53,5 +53,5 @@ export type ToWorker =
   | { type: 'to'; time: number } // as fast as it goes
 
 export type FromWorker =
-  | { type: 'seen'; events: Event[]; now: number; ended: boolean; store?: Record<string, string> }
+  | { type: 'seen'; events: Event[]; now: number; ended: boolean; memory: number; store?: Record<string, string> }
   | { type: 'failed'; text: string }

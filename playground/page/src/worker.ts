@@ -62,6 +62,7 @@ self.seen = (event) => {
 const post = (message: FromWorker) => self.postMessage(message)
 
 let storeSent = 0 // real time
+let memory: WebAssembly.Memory
 
 function flush() {
   const news = events.map((e) => JSON.parse(e))
@@ -73,7 +74,7 @@ function flush() {
     storeChanged = false
     storeSent = realNow()
   }
-  post({ type: 'seen', events: news, now, ended: now >= until, store })
+  post({ type: 'seen', events: news, now, ended: now >= until, memory: memory.buffer.byteLength, store })
 }
 
 // fire moves the clock to the next timer, and lets Go run until all its goroutines wait.
@@ -127,6 +128,7 @@ self.onmessage = async ({ data }: MessageEvent<ToWorker>) => {
         const go = new self.Go()
         go.exit = (code) => post({ type: 'failed', text: `the program ended with exit code ${code}: see the events` })
         const instance = new WebAssembly.Instance(data.module, go.importObject)
+        memory = instance.exports.mem as WebAssembly.Memory
         void go.run(instance)
         until = data.until
         for (const [at, c] of data.script) after(at, () => command(c))
