@@ -20,6 +20,7 @@ func TestWhoGetsThePage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	h.events = &feed{} // as on a cluster
 	for _, test := range []struct {
 		method, path, host, origin string
 		code                       int
@@ -37,7 +38,10 @@ func TestWhoGetsThePage(t *testing.T) {
 		{"GET", h.prefix, "example.com", "", 403, "playground: this is not its host\n"},
 		{"GET", h.prefix, "127.0.0.1:1", "http://example.com", 403, "playground: no requests from other pages\n"},
 		{"GET", h.prefix, "127.0.0.1:1", "null", 403, "playground: no requests from other pages\n"},
-		{"POST", h.prefix, "127.0.0.1:1", "", 405, "playground: it serves only\n"},
+		{"POST", h.prefix, "127.0.0.1:1", "http://127.0.0.1:1", 405, "playground: it serves only\n"},
+		{"POST", h.prefix + "events", "127.0.0.1:1", "", 405, "playground: it serves only\n"},
+		{"POST", h.prefix + "events", "127.0.0.1:1", "http://example.com", 403, "playground: no requests from other pages\n"},
+		{"POST", h.prefix + "events", "127.0.0.1:1", "http://127.0.0.1:1", 400, "playground: a command is an object in JSON\n"},
 	} {
 		r := httptest.NewRequest(test.method, "http://"+test.host+h.prefix, nil)
 		r.URL.Path = test.path
@@ -75,6 +79,8 @@ func TestBadInput(t *testing.T) {
 		{[]string{"--address", "8080"}, `--address must be a loopback address with a port, such as 127.0.0.1:8080, not "8080"`},
 		{[]string{"05"}, `playground takes flags only, not "05"`},
 		{[]string{"--namespace", "default"}, "--namespace needs --cluster"},
+		{[]string{"--allow-writes"}, "--allow-writes needs --cluster"},
+		{[]string{"--cluster", "--allow-writes", "--namespace", "default"}, "--allow-writes makes a namespace: leave out --namespace"},
 		{[]string{"--site", "."}, "--site: . is not empty"},
 		{[]string{"--address", taken.Listener.Addr().String()}, "listen tcp " + taken.Listener.Addr().String() + ": bind: address already in use: choose another port with --address"},
 	} {

@@ -94,7 +94,7 @@ func New(ctx context.Context, server Server, emit func(engine.Event)) *Playgroun
 	return &Playground{Server: server, ctx: ctx, began: time.Now(), emit: emit}
 }
 
-// InMemory returns a playground with an API server of its own, which has no pods.
+// InMemory returns a playground with a new API server, which has no pods.
 func InMemory(ctx context.Context, emit func(engine.Event)) *Playground {
 	p := New(ctx, Server{Namespace: metav1.NamespaceDefault}, emit)
 	server := apiserver.New(apiserver.Options{Lag: ms(2), Wrote: func(kind watch.EventType, pod *corev1.Pod) {

@@ -19,6 +19,7 @@ import (
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 )
 
 const root = "../../.."
@@ -262,6 +263,82 @@ func TestControls(t *testing.T) {
 	p.click(t, "Stop the old one, start this one")
 	p.click(t, "Stop")
 	p.keep(t)
+}
+
+// TestAddress: an address names a speed and settings, and follows what is chosen.
+func TestAddress(t *testing.T) {
+	p := open(t, "?speed=60&resync=10&watchlist=no&labels=app%3Dweb", 1280)
+	p.await(t, "document.querySelector('.requests').textContent.includes('labelSelector=app%3Dweb')")
+	p.await(t, "document.querySelector('.requests').textContent.includes('LIST')")
+	p.await(t, "[...document.querySelectorAll('button')].find((b) => b.textContent === '60×').ariaPressed === 'true'")
+	p.click(t, "10×")
+	p.click(t, "Stop the old one, start this one")
+	p.await(t, "location.hash === '#?speed=10&resync=10&watchlist=no&labels=app%3Dweb'")
+	p.do(t, chromedp.Navigate("about:blank"))
+	p.do(t, chromedp.Navigate(address+"#life?speed=60"), chromedp.WaitVisible(".tale"), chromedp.Click(".tale fieldset button"))
+	p.await(t, "[...document.querySelectorAll('button')].find((b) => b.textContent === '60×').ariaPressed === 'true'")
+	p.do(t, chromedp.WaitVisible(".tale .right"))
+}
+
+// TestTimeline: a mark is read with the pointer, chosen with a click or the arrow keys, and the past is dragged
+// into view.
+func TestTimeline(t *testing.T) {
+	p := open(t, "", 1280)
+	p.click(t, "60×")
+	p.await(t, "document.querySelector('pre').textContent.includes('resync')")
+	p.click(t, "Pause")
+	p.click(t, "5 s")
+	if _, err := chromedp.Run(p.ctx, chromedp.Evaluate[bool](`(() => {
+		const svg = document.querySelector('.timeline svg'), box = svg.getBoundingClientRect()
+		const fire = (type, x) => svg.dispatchEvent(new PointerEvent(type, { bubbles: true, clientX: box.left + x, clientY: box.top + 60 }))
+		fire('pointerdown', 200)
+		fire('pointermove', 100000)
+		fire('pointerup', 100000)
+		return true
+	})()`)); err != nil {
+		t.Fatal(err)
+	}
+	// The first 5 s have the initial state.
+	p.await(t, "[...document.querySelectorAll('.timeline .tick')][0].textContent === '0 s'")
+	p.await(t, "!!document.querySelector('.timeline .point.initial')")
+	if _, err := chromedp.Run(p.ctx, chromedp.Evaluate[bool](`(() => {
+		const mark = document.querySelector('.timeline .point.initial'), box = mark.getBoundingClientRect()
+		mark.dispatchEvent(new PointerEvent('pointermove', { bubbles: true, clientX: box.left + box.width / 2, clientY: box.top }))
+		return true
+	})()`)); err != nil {
+		t.Fatal(err)
+	}
+	p.await(t, "document.querySelector('.said').textContent.includes('default/web')")
+	p.do(t, chromedp.Focus(".timeline [tabindex]"), chromedp.KeyEvent(kb.ArrowLeft))
+	p.await(t, "!!document.querySelector('.timeline .chosen') && !!document.querySelector('.token[aria-pressed=true], #details')")
+	p.click(t, "Now")
+	p.await(t, "![...document.querySelectorAll('.timeline .tick')].some((e) => e.textContent === '0 s')")
+	p.keep(t)
+}
+
+// TestHour: what the page and its program keep is bounded, however long they run.
+func TestHour(t *testing.T) {
+	p := open(t, "?resync=10", 1280)
+	size := func(until string) (program, page float64) {
+		p.click(t, "as fast as it goes")
+		p.await(t, "document.querySelector('output.now').textContent.split(' ')[0] >= "+until)
+		p.click(t, "Pause")
+		got, err := chromedp.Run(p.ctx, chromedp.Evaluate[[]float64](
+			"[Number(/has (\\d+) MB/.exec(document.querySelector('footer').textContent)[1]), performance.memory.usedJSHeapSize / 1e6]"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got[0], got[1]
+	}
+	p.click(t, "Create 20")
+	program, page := size("1200")
+	p.await(t, "document.querySelector('footer').textContent.includes('The page keeps the last 5000 events')")
+	later, pageLater := size("3600")
+	t.Logf("after 20 minutes of virtual time: the program has %.0f MB, the page %.0f MB; after an hour %.0f MB and %.0f MB",
+		program, page, later, pageLater)
+	if later > 2*program {
+		t.Errorf("the program grows: %.0f MB, then %.0f MB", program, later)
+	}
 }
 
 // TestEveryone: nothing is cut off at two widths and in two schemes, and axe finds nothing.

@@ -10,8 +10,8 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// TestStoriesWithRealTime plays the short stories on a control plane from cluster/: the page writes in its
-// namespace, and ^C removes it. e2e plays all stories, without a browser.
+// TestStoriesWithRealTime plays the short stories with what go run ./playground --cluster --allow-writes serves, on
+// a control plane from cluster/. ^C removes the namespace. e2e plays all stories, without a browser.
 func TestStoriesWithRealTime(t *testing.T) {
 	sh := func(command string) string {
 		t.Helper()
@@ -47,7 +47,7 @@ func playAll(t *testing.T, address string) {
 			p.await(t, "!!document.querySelector('.tale .right')")
 			p.keep(t)
 			right := p.text(t, ".tale .right")
-			// Kubernetes does not guarantee what a lister has just after a write.
+			// Kubernetes does not guarantee what a lister has right after a write.
 			if want := rightAnswers[story]; story != "own" && !strings.HasPrefix(right, want) {
 				t.Errorf("the page says that %q is right, want %q", right, want)
 			}

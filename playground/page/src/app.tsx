@@ -6,7 +6,7 @@ import type { At, Command, Event, FromWorker, Settings, ToWorker } from './types
 
 const free: Settings = { Resync: 30_000, RunEvery: 10_000, WatchList: true, Handlers: [{ Name: 'a' }, { Name: 'b' }] }
 const queue = { Takes: 500, Fails: 1 }
-const opening = (settings: Settings): At[] => [[0, { Do: 'create', Name: 'web' }], [2_000, { Do: 'start', Settings: settings }]]
+const opening = (settings: Settings): At[] => [[0, { Do: 'create', Name: 'web' }], [1_000, { Do: 'start', Settings: settings }]]
 const speeds: [string, number][] = [['1×', 1], ['10×', 10], ['60×', 60], ['as fast as it goes', 100_000]]
 
 // The address names a story, a speed, and the settings of the informer: #relist?speed=60, #?resync=10&watchlist=no.
