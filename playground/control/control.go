@@ -53,12 +53,13 @@ type Handler struct {
 	Resync *int `json:",omitzero"`
 	Slow   int  `json:",omitzero"`
 	Mutate bool `json:",omitzero"`
+	Panic  bool `json:",omitzero"`
 }
 
 func ms(n int) time.Duration { return time.Duration(n) * time.Millisecond }
 
 func (h Handler) settings() engine.HandlerSettings {
-	s := engine.HandlerSettings{Name: h.Name, Slow: ms(h.Slow), Mutate: h.Mutate}
+	s := engine.HandlerSettings{Name: h.Name, Slow: ms(h.Slow), Mutate: h.Mutate, Panic: h.Panic}
 	if h.Resync != nil {
 		period := ms(*h.Resync)
 		s.Resync = &period
@@ -82,6 +83,8 @@ type Playground struct {
 	emit  func(engine.Event)
 	line  faults.Line // of the informer
 
+	memory bool // the server is in memory
+
 	mu      sync.Mutex
 	seq     int
 	engine  *engine.Engine
@@ -102,7 +105,7 @@ func InMemory(ctx context.Context, emit func(engine.Event)) *Playground {
 			Stage: engine.Server, Kind: string(kind), Key: pod.Namespace + "/" + pod.Name, Version: pod.ResourceVersion, Pod: pod,
 		})
 	}})
-	p.Config = &rest.Config{Host: "http://playground", Transport: server, QPS: -1}
+	p.Config, p.memory = &rest.Config{Host: "http://playground", Transport: server, QPS: -1}, true
 	go server.RunPods(ctx)
 	return p
 }
@@ -199,7 +202,7 @@ func (p *Playground) do(c Command) error {
 			return err
 		}
 		p.read(c.Name)
-	case "handler", "remove":
+	case "handler", "remove", "again":
 		p.mu.Lock()
 		e, running := p.engine, p.running
 		p.mu.Unlock()
@@ -208,6 +211,11 @@ func (p *Playground) do(c Command) error {
 			return fmt.Errorf("no informer was started")
 		case c.Do == "remove":
 			return e.RemoveHandler(c.Name)
+		case c.Do == "again":
+			e.RunAgain(p.ctx)
+			return nil
+		case c.Handler.Panic && !p.memory:
+			return errors.New("not on a cluster: a panic would end the program before it has removed its namespace")
 		}
 		return e.AddHandler(running, c.Handler.settings())
 	default:

@@ -70,6 +70,7 @@ type HandlerSettings struct {
 	Resync *time.Duration // its own period; nil for the informer's
 	Slow   time.Duration  // how long each call takes
 	Mutate bool           // it changes the cached object, which no handler may
+	Panic  bool           // it panics at its first call
 }
 
 // An Engine is a running informer.
@@ -131,6 +132,9 @@ func Start(ctx context.Context, config *rest.Config, settings Settings, emit fun
 	go e.follow(ctx, settings)
 	return e, nil
 }
+
+// RunAgain runs the same informer a second time. It does nothing: client-go logs that this is not allowed.
+func (e *Engine) RunAgain(ctx context.Context) { e.informer.RunWithContext(ctx) }
 
 // Wait returns when the informer has stopped.
 func (e *Engine) Wait() { <-e.ended }
@@ -198,6 +202,9 @@ func (e *Engine) addHandler(ctx context.Context, settings HandlerSettings, print
 			event.Old = old.ResourceVersion
 		}
 		e.see(event)
+		if settings.Panic {
+			panic("handler " + name + " panics")
+		}
 		if settings.Slow > 0 {
 			time.Sleep(settings.Slow)
 			e.see(Event{Stage: Handler, Kind: "returns", Handler: name, Key: key})

@@ -11,7 +11,7 @@ import (
 // WorkerSettings are those of a work queue and its one worker, as in chapter 07.
 type WorkerSettings struct {
 	Takes time.Duration // how long the worker needs for a key
-	Fails int           // how many times a key fails before it succeeds
+	Fails int           // how many times a key fails at first
 }
 
 type worker struct {
@@ -57,7 +57,6 @@ func (w *worker) processNextWorkItem() bool {
 		w.see(fmt.Sprintf("fails: AddRateLimited, try %d", w.queue.NumRequeues(key)), key)
 		return true
 	}
-	delete(w.failures, key)
 	w.queue.Forget(key)
 	w.see("Done", key)
 	return true

@@ -262,7 +262,34 @@ func TestControls(t *testing.T) {
 	p.click(t, "Add one that changes the cache")
 	p.click(t, "Stop the old one, start this one")
 	p.click(t, "Stop")
+	p.click(t, "Run it again")
+	has(".errors", "run more than once is not allowed")
 	p.keep(t)
+}
+
+// TestPanics: the page says why its program has ended, and starts it again.
+func TestPanics(t *testing.T) {
+	p := open(t, "", 1280)
+	restart := func(why string) {
+		t.Helper()
+		p.await(t, fmt.Sprintf("(document.querySelector('.problem')?.textContent ?? '').includes(%q)", why))
+		p.click(t, "Close")
+		p.click(t, "From the start")
+		p.click(t, "60×")
+		p.await(t, "document.querySelector('pre').textContent.includes('cache is synced')")
+	}
+	p.click(t, "10×")
+	p.await(t, "document.querySelector('pre').textContent.includes('cache is synced')")
+	p.click(t, "Add one that panics")
+	p.await(t, "(document.querySelector('.problem')?.textContent ?? '').includes('handler c panics')")
+	p.click(t, "Close")
+	p.do(t, chromedp.Click("input[type=checkbox]")) // the mutation detector
+	p.await(t, "document.querySelector('pre').textContent === ''")
+	p.await(t, "document.querySelector('pre').textContent.includes('cache is synced')")
+	p.click(t, "Add one that changes the cache")
+	restart("cache *v1.Pod modified")
+	p.do(t, chromedp.Reload(), chromedp.WaitVisible("main"))
+	p.await(t, "document.querySelector('pre').textContent.includes('cache is synced')")
 }
 
 // TestAddress: an address names a speed and settings, and follows what is chosen.

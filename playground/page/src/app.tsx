@@ -191,6 +191,7 @@ function Playground() {
   const { now, ended } = view.current
   const worker = useRef<Worker | undefined>(undefined)
   const script = useRef<At[]>([])
+  const detector = useRef(false) // KUBE_CACHE_MUTATION_DETECTOR of the program
 
   useEffect(() => {
     load(setProgress).then(setModule, (e) => setProblem(String(e instanceof Error ? e.message : e)))
@@ -210,6 +211,7 @@ function Playground() {
     view.current = empty()
     script.current = [...from]
     setSelected(undefined)
+    setDrawn((n) => n + 1)
     const w = new Worker(new URL('./worker.ts', import.meta.url))
     worker.current = w
     // The page is drawn once a frame, whatever arrives in the meantime.
@@ -230,7 +232,7 @@ function Playground() {
       view.current.ended = data.ended
     }
     w.onerror = (e) => setProblem(e.message)
-    send({ type: 'load', module: module!, exec: new URL('wasm_exec.js', location.href).href, script: from, until })
+    send({ type: 'load', module: module!, exec: new URL('wasm_exec.js', location.href).href, script: from, until, detector: detector.current })
     if (to > 0) send({ type: 'to', time: to })
     send({ type: 'pace', speed: pace })
     setSpeed(pace)
@@ -294,7 +296,7 @@ function Playground() {
       <main>
         {story
           ? <Tale story={story} events={v.events} ended={ended} guess={guess} onGuess={(i) => { setGuess(i); pace(asked ?? 1) }} again={(to) => begin(story.script, story.until, to)} />
-          : <Controls command={command} pods={[...v.server.keys()].slice(0, 100)} handlers={v.handlers} writes settings={settings} />}
+          : <Controls command={command} pods={[...v.server.keys()].slice(0, 100)} handlers={v.handlers} writes settings={settings} detector={detector.current} detect={(on) => { detector.current = on; begin(opening(settings), 1e12, 0, speed || 1) }} />}
         <Pipeline view={v} selected={selected} select={setSelected} />
         <Timeline view={v} now={now} span={story && ended ? story.until : undefined} selected={selected} select={setSelected} />
         <div class="panels">
@@ -365,7 +367,7 @@ function Tale(p: { story: Story; events: Event[]; ended: boolean; guess?: number
   )
 }
 
-function Controls({ command, pods, handlers, writes, settings: first }: { command: (c: Command) => void; pods: string[]; handlers: string[]; writes: boolean; settings?: Settings }) {
+function Controls({ command, pods, handlers, writes, settings: first, detector, detect }: { command: (c: Command) => void; pods: string[]; handlers: string[]; writes: boolean; settings?: Settings; detector?: boolean; detect?: (on: boolean) => void }) {
   const [pod, setPod] = useState('nginx')
   const [settings, setSettings] = useState<Settings>(first ?? free)
   const names = pods.map((key) => key.split('/')[1])
@@ -403,6 +405,8 @@ function Controls({ command, pods, handlers, writes, settings: first }: { comman
         <button onClick={() => command({ Do: 'handler', Handler: { Name: next(handlers), Resync: 10_000 } })}>Add one, resync 10 s</button>
         <button onClick={() => command({ Do: 'handler', Handler: { Name: next(handlers), Slow: 2_000 } })}>Add a slow one</button>
         <button onClick={() => command({ Do: 'handler', Handler: { Name: next(handlers), Mutate: true } })}>Add one that changes the cache</button>
+        {detect && <button onClick={() => command({ Do: 'handler', Handler: { Name: next(handlers), Panic: true } })}>Add one that panics</button>}
+        {detect && <label><input type="checkbox" checked={detector} onChange={(e) => detect(e.currentTarget.checked)} /> mutation detector, from the start</label>}
         <button disabled={handlers.length === 0} onClick={() => command({ Do: 'remove', Name: handlers.at(-1)! })}>Remove {handlers.at(-1)}</button>
       </div>
       <div role="group" aria-label="A new informer">
@@ -416,6 +420,7 @@ function Controls({ command, pods, handlers, writes, settings: first }: { comman
         <label>Selector <input value={settings.Labels ?? ''} placeholder="color=red" onInput={(e) => set({ Labels: e.currentTarget.value })} /></label>
         <button onClick={() => command({ Do: 'start', Settings: settings })}>Stop the old one, start this one</button>
         <button onClick={() => command({ Do: 'stop' })}>Stop</button>
+        <button onClick={() => command({ Do: 'again' })} title="which does nothing: a stopped informer stays stopped">Run it again</button>
       </div>
     </section>
   )
@@ -429,7 +434,7 @@ function Token({ event, selected, select }: { event: Event; selected?: Event; se
   const chosen = selected && (selected.seq === event.seq || (event.key && id(selected) === id(event)))
   return (
     <button class={`token ${kind}`} aria-pressed={!!chosen} onClick={() => select(event)} title={`${event.kind} ${event.key ?? ''} ${event.text ?? ''}`}>
-      <span aria-hidden="true">{shapes[kind]}</span> {event.handler && `${event.handler}: `}{event.kind} {event.key?.split('/')[1]} {event.version}
+      <span aria-hidden="true">{shapes[kind]}</span> {event.handler && `${event.handler}: `}{event.kind} {event.key?.split('/')[1]} {event.version} {['status', 'Get'].includes(event.kind) && event.stage !== 'work' && event.text}
     </button>
   )
 }
@@ -445,7 +450,10 @@ function Pipeline({ view, selected, select }: { view: View; selected?: Event; se
   return (
     <section class="pipeline" aria-label="Pipeline">
       {stages.map(({ stage, title, hint, source }) => {
-        const seen = lastOf(view.events, 7, (e) => e.stage === stage && e.kind !== 'returns')
+        // Transform and index function may see a version twice. Once is enough.
+        const versions = new Set<string>()
+        const again = (e: Event) => (stage === 'queue' || stage === 'store') && (versions.has(e.kind + id(e)) || !versions.add(e.kind + id(e)))
+        const seen = lastOf(view.events, 7, (e) => e.stage === stage && e.kind !== 'returns' && !again(e))
         return (
           <div class="stage" key={stage}>
             <h2>{source ? <a href={`https://github.com/kubernetes/client-go/blob/v0.37.2/${source}`}>{title}</a> : title}</h2>

@@ -17,7 +17,7 @@ export interface Event {
   pod?: unknown
 }
 
-export interface HandlerSettings { Name: string; Resync?: number; Slow?: number; Mutate?: boolean }
+export interface HandlerSettings { Name: string; Resync?: number; Slow?: number; Mutate?: boolean; Panic?: boolean }
 
 export interface Settings {
   Resync: number
@@ -33,7 +33,7 @@ export interface Fault { Refuse?: boolean; Silent?: boolean; Code?: number; Retr
 
 export type Command =
   | { Do: 'start'; Settings: Settings }
-  | { Do: 'stop' | 'expire' }
+  | { Do: 'stop' | 'expire' | 'again' }
   | { Do: 'create'; Name: string; Count?: number; Labels?: Record<string, string>; Hold?: boolean }
   | { Do: 'label'; Name: string; Labels: Record<string, string> }
   | { Do: 'delete'; Name: string; Grace?: number }
@@ -46,7 +46,7 @@ export type Command =
 export type At = [number, Command]
 
 export type ToWorker =
-  | { type: 'load'; module: WebAssembly.Module; exec: string; script: At[]; until: number }
+  | { type: 'load'; module: WebAssembly.Module; exec: string; script: At[]; until: number; detector: boolean }
   | { type: 'command'; command: Command }
   | { type: 'pace'; speed: number }
   | { type: 'step' }

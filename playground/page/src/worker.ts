@@ -4,7 +4,8 @@
 import type { Command, FromWorker, ToWorker } from './types'
 
 declare const self: DedicatedWorkerGlobalScope & {
-  Go: new () => { importObject: WebAssembly.Imports; run(instance: WebAssembly.Instance): Promise<void>; exit(code: number): void }
+  Go: new () => { importObject: WebAssembly.Imports; run(instance: WebAssembly.Instance): Promise<void>; exit(code: number): void; env: Record<string, string> }
+  fs: { writeSync(file: number, text: Uint8Array): number }
   seen(event: string): void
   playground(command: string): unknown
   playgroundStore(): string
@@ -52,6 +53,7 @@ let held = 0 // real time until which the last events are to be looked at
 let target = 0
 let last = realNow()
 let events: string[] = []
+let exited = false
 let storeChanged = false
 
 self.seen = (event) => {
@@ -69,8 +71,8 @@ function flush() {
   events = []
   // A large store takes time to list, so it is not listed for each event.
   let store: Record<string, string> | undefined
-  if (storeChanged && (speed === 0 || realNow() - storeSent > 250)) {
-    store = JSON.parse(self.playgroundStore())
+  if (storeChanged && (speed === 0 || now >= until || realNow() - storeSent > 250)) {
+    if (!exited) store = JSON.parse(self.playgroundStore())
     storeChanged = false
     storeSent = realNow()
   }
@@ -84,7 +86,7 @@ function fire() {
   timer.call()
 }
 
-const due = (time: number) => timers.length > 0 && timers[0].due <= Math.min(time, until)
+const due = (time: number) => !exited && timers.length > 0 && timers[0].due <= Math.min(time, until)
 
 function runTo(time: number, budget = Infinity) {
   const begin = realNow()
@@ -115,6 +117,7 @@ function tick() {
 }
 
 function command(c: Command) {
+  if (exited) return
   const problem = self.playground(JSON.stringify(c))
   if (problem) post({ type: 'failed', text: String(problem) })
   while (due(now)) fire() // the command runs in a goroutine of its own
@@ -126,7 +129,19 @@ self.onmessage = async ({ data }: MessageEvent<ToWorker>) => {
       try {
         importScripts(data.exec)
         const go = new self.Go()
-        go.exit = (code) => post({ type: 'failed', text: `the program ended with exit code ${code}: see the events` })
+        // What the program prints when it panics says why it ended.
+        let printed = ''
+        const write = self.fs.writeSync
+        self.fs.writeSync = (file, text) => {
+          printed = (printed + new TextDecoder().decode(text)).slice(-20_000)
+          return write(file, text)
+        }
+        go.exit = (code) => {
+          exited = true
+          const why = /^(panic|fatal error): (.*)$/m.exec(printed)?.[2] ?? ''
+          post({ type: 'failed', text: `The program has ended with exit code ${code}: ${why.replace(/ \[recovered.*/, '')}. "From the start" starts it again.` })
+        }
+        go.env = data.detector ? { KUBE_CACHE_MUTATION_DETECTOR: 'true' } : {}
         const instance = new WebAssembly.Instance(data.module, go.importObject)
         memory = instance.exports.mem as WebAssembly.Memory
         void go.run(instance)
