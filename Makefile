@@ -6,8 +6,12 @@ VALE := go tool -modfile=internal/tools/vale.mod vale --config=internal/docs/val
 
 .PHONY: demo test unit e2e breakages exercises outputs docs pages page playground-site stories walk lint help
 
+# The flags of cluster/, so that a first run compiles client-go once. They compile faster than Go's own.
+demo: export CGO_ENABLED = 0
+demo: export GOFLAGS += -trimpath -gcflags=all=-dwarf=false
 demo: ## chapter 05 at work on a cluster: CLUSTER=auto, kind, local or current
-	go run ./internal/demo
+	@echo "Compiling client-go: one or two minutes the first time. Then a cluster starts, and chapter 05 on it."
+	@go run ./internal/demo
 
 # The tests of cluster/, and the chapters' tests on an API server, build Kubernetes, so they run only
 # with CLUSTER=local. The tests of internal/provider that create real clusters need kind or local.

@@ -9,12 +9,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/cheggaaa/pb/v3"
 	"golang.org/x/mod/modfile"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/term"
 )
 
@@ -43,12 +45,13 @@ func version(module string) string {
 
 func kubernetes() string { return version("k8s.io/kubernetes") }
 
-// build compiles the tools of go.mod, unless it has done so before, and returns
-// the folder that holds them. The folder is named after their versions and appears
-// by one rename, so it is never incomplete.
-func build(ctx context.Context, root string) (bin string, err error) {
+// build puts the tools of go.mod into a folder, unless it has done so before, and returns that
+// folder. It is named after their versions and appears by one rename, so it is never incomplete.
+// Unless compileAll is true, build downloads what is published, and compiles the rest.
+func build(ctx context.Context, root string, compileAll bool) (bin string, err error) {
 	etcd, kwok := version("go.etcd.io/etcd/server/v3"), version("sigs.k8s.io/kwok")
-	bin = filepath.Join(root, "bin", fmt.Sprintf("kubernetes-%s-etcd-%s-kwok-%s", kubernetes(), etcd, kwok))
+	versions := fmt.Sprintf("kubernetes-%s-etcd-%s-kwok-%s", kubernetes(), etcd, kwok)
+	bin = filepath.Join(root, "bin", versions)
 	if _, err := os.Stat(bin); err == nil {
 		return bin, nil
 	}
@@ -68,17 +71,28 @@ func build(ctx context.Context, root string) (bin string, err error) {
 		}
 	}
 
-	fmt.Fprintf(os.Stderr, firstBuild, kubernetes(), etcd, kwok)
-	stale, err := modules(ctx, work)
-	if err != nil {
-		return "", fmt.Errorf("downloading the modules: %w", err)
+	downloads := filepath.Join(root, "download", versions)
+	downloaded := false
+	if !compileAll {
+		err := fetch(ctx, work, out, downloads)
+		if ctx.Err() != nil {
+			return "", context.Cause(ctx)
+		}
+		if downloaded = err == nil; !downloaded {
+			fmt.Fprintf(os.Stderr, "Not downloaded: %v.\n", err)
+		}
 	}
-	if err := compile(ctx, work, out, stale); err != nil {
-		return "", fmt.Errorf("building Kubernetes: %w", err)
+	if !downloaded {
+		fmt.Fprintf(os.Stderr, firstBuild, kubernetes(), etcd, kwok, minutes(runtime.NumCPU()), runtime.NumCPU())
+		if err := compile(ctx, work, out, true, "tool"); err != nil { // every tool line of go.mod
+			return "", err
+		}
+		// etcd's main package is called server.
+		if err := os.Rename(filepath.Join(out, "server"), filepath.Join(out, "etcd")); err != nil {
+			return "", err
+		}
 	}
-
-	// etcd's main package is called server.
-	if err := os.Rename(filepath.Join(out, "server"), filepath.Join(out, "etcd")); err != nil {
+	if err := os.RemoveAll(filepath.Dir(downloads)); err != nil {
 		return "", err
 	}
 	if err := os.MkdirAll(filepath.Dir(bin), 0o700); err != nil {
@@ -87,15 +101,47 @@ func build(ctx context.Context, root string) (bin string, err error) {
 	return bin, os.Rename(out, bin)
 }
 
+// fetch puts all programs into out: it downloads what is published for this system, and compiles
+// kwok in the meantime.
+func fetch(ctx context.Context, work, out, downloads string) error {
+	if runtime.GOOS != "linux" {
+		return fmt.Errorf("no API server is published for %s", runtime.GOOS)
+	}
+	programs := publishes()
+	files, err := ask(ctx, programs)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(os.Stderr, `Downloading Kubernetes %s and etcd %s from %s and %s, once on this machine. Each file has to
+have the SHA-256 that its project publishes next to it. Meanwhile kwok is compiled.
+`, kubernetes(), version("go.etcd.io/etcd/server/v3"), host(files[1].url), host(files[0].url))
+	both, ctx := errgroup.WithContext(ctx)
+	both.Go(func() error { return download(ctx, downloads, files) })
+	both.Go(func() error {
+		return compile(ctx, work, out, false, "sigs.k8s.io/kwok/cmd/kwok", "sigs.k8s.io/kwok/cmd/kwokctl")
+	})
+	if err := both.Wait(); err != nil {
+		return err
+	}
+	for _, p := range programs {
+		if err := os.Rename(filepath.Join(downloads, p.name), filepath.Join(out, p.name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func host(address string) string { return strings.Split(address, "/")[2] }
+
 // modules downloads what go.mod pins and returns the packages that Go's build
 // cache lacks.
-func modules(ctx context.Context, work string) (stale map[string]bool, err error) {
-	step, finish := progress(`downloading {{counters .}} modules, {{etime .}}  {{string . "step"}}`, 0, "searching")
+func modules(ctx context.Context, work string, asBar bool, tools []string) (stale map[string]bool, err error) {
+	step, finish := progress(asBar, `downloading {{counters .}} modules, {{etime .}}  {{string . "step"}}`, 0, "searching")
 	defer finish()
 	stale = map[string]bool{}
-	// The pattern "tool" means every tool line of go.mod. The main packages
-	// always count as stale, because they are not installed.
-	list := goCommand(ctx, work, "list", "-deps", "-trimpath", "-f", `{{if and .Stale (ne .Name "main")}}{{.ImportPath}}{{end}}`, "tool")
+	// The main packages always count as stale, because they are not installed.
+	args := []string{"list", "-deps", "-trimpath", noDWARF, "-f", `{{if and .Stale (ne .Name "main")}}{{.ImportPath}}{{end}}`}
+	list := goCommand(ctx, work, append(args, tools...)...)
 	return stale, lines(list, func(line string) {
 		if module, ok := strings.CutPrefix(line, "go: downloading "); ok {
 			step(module)
@@ -105,22 +151,30 @@ func modules(ctx context.Context, work string) (stale map[string]bool, err error
 	})
 }
 
-// compile builds the tools into out. Other builds of the same sources share Go's
-// build cache if they also use no cgo and trimmed paths.
-func compile(ctx context.Context, work, out string, stale map[string]bool) error {
-	const linking = "linking the programs, about a minute"
+// noDWARF leaves out what only a debugger needs. The programs are stripped anyway.
+const noDWARF = "-gcflags=all=-dwarf=false"
+
+// compile builds tools into out. Other builds of the same sources share Go's
+// build cache if they use no cgo and the same flags, as make demo does.
+func compile(ctx context.Context, work, out string, asBar bool, tools ...string) error {
+	stale, err := modules(ctx, work, asBar, tools)
+	if err != nil {
+		return fmt.Errorf("downloading the modules: %w", err)
+	}
+	const linking = "linking"
 	left, template, first := len(stale), `compiling {{counters .}} packages {{bar .}} {{percent .}} {{etime .}}, {{rtime . "%s left"}}  {{string . "step"}}`, ""
 	if left == 0 {
 		template, first = `{{etime .}}  {{string . "step"}}`, linking
 	}
-	step, finish := progress(template, left, first)
+	step, finish := progress(asBar, template, left, first)
 	defer finish()
 	// Without these values the programs report v0.0.0, and kubectl version fails.
 	ldflags := "-s -w"
 	for _, pkg := range []string{"k8s.io/component-base/version", "k8s.io/client-go/pkg/version"} {
 		ldflags += " -X " + pkg + ".gitVersion=" + kubernetes()
 	}
-	return lines(goCommand(ctx, work, "build", "-v", "-trimpath", "-ldflags", ldflags, "-o", out+"/", "tool"), func(line string) {
+	args := []string{"build", "-v", "-trimpath", noDWARF, "-ldflags", ldflags, "-o", out + "/"}
+	err = lines(goCommand(ctx, work, append(args, tools...)...), func(line string) {
 		if stale[line] {
 			if left--; left == 0 {
 				line = linking
@@ -128,12 +182,21 @@ func compile(ctx context.Context, work, out string, stale map[string]bool) error
 			step(line)
 		}
 	})
+	if err != nil {
+		return fmt.Errorf("building Kubernetes: %w", err)
+	}
+	return nil
 }
 
 const firstBuild = `Building Kubernetes %s, etcd %s and kwok %s from their Go modules, once on this machine.
-From nothing this takes about 11 minutes on 2 cores, 6 GB of disk (0.5 GB for the programs, the rest
-in Go's own caches) and 5 GB of memory. You may interrupt it: the next up continues where it stopped.
+From nothing this takes about %d minutes on the %d cores here, 6 GB of disk (0.5 GB for the programs,
+the rest in Go's own caches) and 5 GB of memory. You may interrupt it: the next up continues where it
+stopped. Meanwhile read 01-clientset/README.md, or watch an informer: go run ./playground
 `
+
+// minutes estimates how long the first build takes. The compiler needs 12 minutes of one core, and
+// the linker one more, which it cannot share well.
+func minutes(cores int) int { return (12+cores-1)/cores + 1 }
 
 // goCommand returns a go command that runs in dir. When it is interrupted it leaves
 // temporary files, so these are in dir too, and compilers, so all its processes are
@@ -148,11 +211,11 @@ func goCommand(ctx context.Context, dir string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// progress shows the progress of the build on stderr: as a bar on a terminal,
+// progress shows the progress of the build on stderr: as a bar on a terminal, if asBar is true,
 // otherwise as a line at the start, every ten seconds, and at the end.
-func progress(template string, total int, what string) (step func(what string), finish func()) {
+func progress(asBar bool, template string, total int, what string) (step func(what string), finish func()) {
 	bar := pb.New(total).SetTemplateString(template).Set("step", what).SetWriter(os.Stderr)
-	if term.IsTerminal(int(os.Stderr.Fd())) {
+	if asBar && term.IsTerminal(int(os.Stderr.Fd())) {
 		bar.Start()
 		return func(what string) { bar.Set("step", what).Increment() }, func() { bar.Finish() }
 	}

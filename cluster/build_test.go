@@ -37,19 +37,24 @@ func small(t *testing.T, source string) (root string) {
 	t.Helper()
 	dir := t.TempDir()
 	mod := "module small\n\ngo 1.26.0\n"
-	for module, pkg := range map[string]string{"go.etcd.io/etcd/server/v3": "", "k8s.io/kubernetes": "/cmd/kubectl", "sigs.k8s.io/kwok": "/cmd/kwok"} {
+	for module, pkgs := range map[string][]string{
+		"go.etcd.io/etcd/server/v3": {""}, "k8s.io/kubernetes": {"/cmd/kubectl"}, "sigs.k8s.io/kwok": {"/cmd/kwok", "/cmd/kwokctl"},
+	} {
 		_, major, _ := strings.Cut(module, "/v")
 		version := "v" + strings.TrimPrefix(major+".0.0", ".")
 		if major == "" {
 			version = "v1.0.0"
 		}
 		at := filepath.Join(dir, filepath.Base(filepath.Dir(module)), filepath.Base(module))
-		mod += fmt.Sprintf("require %s %s\nreplace %s => %s\ntool %s%s\n", module, version, module, at, module, pkg)
-		if err := errors.Join(
-			os.MkdirAll(at+pkg, 0o700),
-			os.WriteFile(filepath.Join(at, "go.mod"), []byte("module "+module+"\n\ngo 1.26.0\n"), 0o600),
-			os.WriteFile(filepath.Join(at+pkg, "main.go"), []byte(source), 0o600)); err != nil {
-			t.Fatal(err)
+		mod += fmt.Sprintf("require %s %s\nreplace %s => %s\n", module, version, module, at)
+		for _, pkg := range pkgs {
+			mod += fmt.Sprintf("tool %s%s\n", module, pkg)
+			if err := errors.Join(
+				os.MkdirAll(at+pkg, 0o700),
+				os.WriteFile(filepath.Join(at, "go.mod"), []byte("module "+module+"\n\ngo 1.26.0\n"), 0o600),
+				os.WriteFile(filepath.Join(at+pkg, "main.go"), []byte(source), 0o600)); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	realMod, realSum := goMod, goSum
@@ -64,7 +69,7 @@ func TestBuild(t *testing.T) {
 	if err := errors.Join(os.MkdirAll(filepath.Dir(leftover), 0o700), os.WriteFile(leftover, []byte("half"), 0o700)); err != nil {
 		t.Fatal(err)
 	}
-	bin, err := build(t.Context(), root)
+	bin, err := build(t.Context(), root, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +80,7 @@ func TestBuild(t *testing.T) {
 	}
 	noBuildFolder(t, root)
 	t.Setenv("PATH", "") // no go command: a second build would fail
-	if again, err := build(t.Context(), root); again != bin || err != nil {
+	if again, err := build(t.Context(), root, true); again != bin || err != nil {
 		t.Errorf("the second build is %q, %v; want %q", again, err, bin)
 	}
 }
@@ -92,7 +97,7 @@ func TestBuildFails(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			root := small(t, test.source)
-			_, err := build(test.ctx, root)
+			_, err := build(test.ctx, root, true)
 			if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "\n") {
 				t.Errorf("build: %v; want one line with %q", err, test.want)
 			}
@@ -118,7 +123,7 @@ func TestNoModuleProxy(t *testing.T) {
 	}
 	// Port 9 of this machine refuses connections, like an unreachable proxy.
 	u.env = append(u.env, "GOMODCACHE="+t.TempDir(), "GOPROXY=http://127.0.0.1:9", "GOFLAGS=-modcacherw")
-	u.fails("127.0.0.1:9: connect: connection refused", "up")
+	u.fails("127.0.0.1:9: connect: connection refused", "up --build")
 	if _, err := os.Stat(u.root); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("up leaves its folder behind: %v", err)
 	}

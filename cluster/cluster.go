@@ -37,6 +37,7 @@ var components = []string{"etcd", "kube-apiserver", "kube-controller-manager", "
 type cluster struct {
 	root, name string
 	apiOnly    bool // only etcd and kube-apiserver
+	compileAll bool // download nothing
 }
 
 func (c cluster) components() []string {

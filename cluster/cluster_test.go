@@ -45,7 +45,7 @@ func TestMain(m *testing.M) {
 			return err
 		}
 		defer unlock()
-		programs, err = build(context.Background(), root)
+		programs, err = build(context.Background(), root, true)
 		return err
 	}()
 	if err != nil {

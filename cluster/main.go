@@ -23,9 +23,9 @@ import (
 	"golang.org/x/term"
 )
 
-const usage = `usage: go -C cluster run . VERB [--name NAME] [--api-only]
+const usage = `usage: go -C cluster run . VERB [--name NAME] [--api-only] [--build]
 
-  up      build what is missing, start the cluster, print the export line:
+  up      get what is missing, start the cluster, print the export line:
           eval "$(go -C cluster run . up)"
   down    stop the cluster and remove its files; the built programs stay
   restart kill the API server, as a crash does, and start it again
@@ -35,6 +35,8 @@ const usage = `usage: go -C cluster run . VERB [--name NAME] [--api-only]
 --name NAME creates another cluster alongside the one named "default".
 --api-only, for up, starts only etcd and kube-apiserver: pods can be written
           and watched, but they are not scheduled or run.
+--build,  for up, compiles all programs instead of downloading those that
+          their projects publish.
 `
 
 func main() {
@@ -62,6 +64,7 @@ func run(ctx context.Context, args []string) error {
 	flags.SetOutput(io.Discard)
 	name := flags.String("name", "default", "")
 	apiOnly := flags.Bool("api-only", false, "")
+	compileAll := flags.Bool("build", false, "")
 	err := flags.Parse(args)
 	switch {
 	case verb == "help" || verb == "-h" || verb == "--help" || errors.Is(err, flag.ErrHelp):
@@ -73,6 +76,8 @@ func run(ctx context.Context, args []string) error {
 		return fmt.Errorf("unexpected argument %q%s", flags.Arg(0), help)
 	case *apiOnly && verb != "up":
 		return fmt.Errorf("--api-only is only for up%s", help)
+	case *compileAll && verb != "up":
+		return fmt.Errorf("--build is only for up%s", help)
 	case !names.MatchString(*name):
 		return fmt.Errorf("a cluster cannot be named %q: use at most 40 of a-z, 0-9 and -, no - at either end", *name)
 	}
@@ -81,7 +86,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	c := cluster{root: root, name: *name, apiOnly: *apiOnly}
+	c := cluster{root: root, name: *name, apiOnly: *apiOnly, compileAll: *compileAll}
 	switch verb {
 	case "up", "down", "restart", "clean":
 		unlock, err := lock(ctx, root)
@@ -112,7 +117,7 @@ func run(ctx context.Context, args []string) error {
 
 // up prints only the one line that a shell evaluates on stdout.
 func up(ctx context.Context, c cluster) error {
-	bin, err := build(ctx, c.root)
+	bin, err := build(ctx, c.root, c.compileAll)
 	if err != nil {
 		return err
 	}

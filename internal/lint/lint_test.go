@@ -67,6 +67,37 @@ func TestOlderCode(t *testing.T) {
 	}
 }
 
+// TestOneClientGo: what chapter 05 imports has the versions that Kubernetes requires, with which cluster/ compiles it.
+// Otherwise a first make demo compiles client-go twice.
+func TestOneClientGo(t *testing.T) {
+	versions := func(dir string, args ...string) map[string]string {
+		t.Helper()
+		cmd := exec.Command("go", append([]string{"list"}, args...)...)
+		cmd.Dir = filepath.Join(root, dir)
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("%v: %v", cmd.Args, err)
+		}
+		versions := map[string]string{}
+		for line := range strings.Lines(string(out)) {
+			if fields := strings.Fields(line); len(fields) > 1 { // and maybe a replacement
+				versions[fields[0]] = fields[1]
+			}
+		}
+		return versions
+	}
+	chapter := versions(".", "-deps", "-f", "{{with .Module}}{{.Path}} {{.Version}}{{end}}", "./05-resync")
+	cluster := versions("cluster", "-m", "all")
+	if chapter["k8s.io/client-go"] == "" {
+		t.Error("chapter 05 does not import client-go")
+	}
+	for module, version := range chapter {
+		if version != "" && cluster[module] != version {
+			t.Errorf("go.mod has %s %s, cluster/go.mod %s", module, version, cluster[module])
+		}
+	}
+}
+
 type issue struct {
 	FromLinter, Text string
 	Pos              struct {

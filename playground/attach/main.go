@@ -128,7 +128,7 @@ func play(ctx context.Context, server control.Server, settings *control.Settings
 	print(engine.Event{Stage: engine.Synced, Kind: "attached", Text: "server " + server.Config.Host, Key: server.Namespace})
 	p := control.New(ctx, server, func(event engine.Event) { print(event) })
 	if settings != nil {
-		if err := p.Do(control.Command{Do: "start", Settings: *settings}); err != nil {
+		if err := p.Do(control.Command{Do: "start", Settings: *settings}); err != nil { //nolint:contextcheck // p has ctx
 			return false, err
 		}
 	}
@@ -154,7 +154,7 @@ func play(ctx context.Context, server control.Server, settings *control.Settings
 				}
 				return true, p.Clear(context.WithoutCancel(ctx))
 			}
-			_ = p.Do(c) // an error is an event, too
+			_ = p.Do(c) //nolint:contextcheck // p has ctx; an error is an event, too
 		case <-ctx.Done():
 			return false, nil
 		}

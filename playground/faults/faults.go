@@ -170,7 +170,7 @@ func (l *Line) follow(ctx context.Context, body io.ReadCloser) io.ReadCloser {
 		for lines := bufio.NewReader(body); ; {
 			line, err := lines.ReadString('\n')
 			bookmark := strings.HasPrefix(line, `{"type":"BOOKMARK"`)
-			if l.wait(ctx) == nil && !(bookmark && l.now().SwallowBookmarks) {
+			if l.wait(ctx) == nil && (!bookmark || !l.now().SwallowBookmarks) {
 				_, _ = io.WriteString(to, line)
 			}
 			if err != nil {
