@@ -118,6 +118,10 @@ var breakages = []struct {
 		"no second chance", "07-workqueue", "TestFaults/apart/ttl", "the API server does not say that over is gone",
 		[]string{"		c.queue.AddRateLimited(key) // each failure in a row doubles the wait\n", ""},
 	},
+	{
+		"an informer outlives its resource", "09-dynamic", "TestDynamic/maps", "an informer that has stopped asks on",
+		[]string{"		if err := i.stop(); err != nil {", "		if err := error(nil); err != nil {"},
+	},
 	{"no grace period", "08-testing", "TestTesting/life", "was deleted without a grace period", noGrace},
 }
 
@@ -148,7 +152,7 @@ func TestBreakages(t *testing.T) {
 				t.Fatal(err)
 			}
 			args := []string{"-test.run", "^" + strings.ReplaceAll(b.test, "/", "$/^") + "$", "--bin", bin}
-			if b.test == "TestFactory" || strings.HasPrefix(b.test, "TestFaults") { // with an audit log, or an API server to kill
+			if b.test == "TestFactory" || strings.HasPrefix(b.test, "TestFaults") || strings.HasPrefix(b.test, "TestDynamic") { // with an audit log, an API server to kill, a CRD
 				args = append(args, "--cluster", "local")
 			} else {
 				args = append(args, "--cluster", "current", "--kubeconfig", c.Kubeconfig)

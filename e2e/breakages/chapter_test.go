@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"example.com/informers/internal/chapters"
 )
 
 // TestAddedChapter: a chapter is a folder, a row on the front page, and a link from the chapter
@@ -54,24 +56,30 @@ func TestAddedChapter(t *testing.T) {
 		}
 	}
 
+	all, err := chapters.Names(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := all[len(all)-1]
+
 	// The folder alone, with a README that does not have all parts.
-	edit("09-nodes/main.go", "06-lister/main.go", "// 06-lister reads pods", "// 09-nodes reads pods by their node")
-	edit("09-nodes/README.md", "06-lister/README.md", "[04-sync](../04-sync", "[06-lister](../06-lister", "04-sync/main.go", "06-lister/main.go",
-		"06-lister", "09-nodes", "## Break it\n", "", "pods in the lister: 1\n", "")
+	edit("99-nodes/main.go", "06-lister/main.go", "// 06-lister reads pods", "// 99-nodes reads pods by their node")
+	edit("99-nodes/README.md", "06-lister/README.md", "[04-sync](../04-sync", "[06-lister](../06-lister", "04-sync/main.go", "06-lister/main.go",
+		"06-lister", "99-nodes", "## Break it\n", "", "pods in the lister: 1\n", "")
 	says(checks("./internal/promises", "-run", "TestShape", "-args", "--update"),
-		"the table in README.md does not have 09-nodes",
-		"README.md does not lead to 09-nodes under Next",
+		"the table in README.md does not have 99-nodes",
+		"README.md does not lead to 99-nodes under Next",
 		`want ["Run it" "What to notice" "The step" "Break it"`)
 
-	edit("README.md", "README.md", "\nThe [exercises]", "| [09-nodes](09-nodes) | pods by node |\n\nThe [exercises]")
-	edit("08-testing/README.md", "08-testing/README.md", "## Next\n", "## Next\n\n[09-nodes](../09-nodes).\n")
-	edit("09-nodes/README.md", "09-nodes/README.md", "## In older code\n", "## Break it\n\n## In older code\n")
-	says(checks("./internal/promises", "-run", "/09-nodes|TestBlocks"),
-		"--- PASS: TestShape/09-nodes", "--- PASS: TestBadKubeconfig/09-nodes", "--- PASS: TestBadServer/09-nodes",
-		"--- PASS: TestSignals/09-nodes", "--- PASS: TestVerbose/09-nodes", "--- PASS: TestBlocks", "\nok ")
+	edit("README.md", "README.md", "\nThe [exercises]", "| [99-nodes](99-nodes) | pods by node |\n\nThe [exercises]")
+	edit(last+"/README.md", last+"/README.md", "## Next\n", "## Next\n\n[99-nodes](../99-nodes).\n")
+	edit("99-nodes/README.md", "99-nodes/README.md", "## In older code\n", "## Break it\n\n## In older code\n")
+	says(checks("./internal/promises", "-run", "/99-nodes|TestBlocks"),
+		"--- PASS: TestShape/99-nodes", "--- PASS: TestBadKubeconfig/99-nodes", "--- PASS: TestBadServer/99-nodes",
+		"--- PASS: TestSignals/99-nodes", "--- PASS: TestVerbose/99-nodes", "--- PASS: TestBlocks", "\nok ")
 
-	outputs := []string{"./e2e", "-run", "TestOutputs/09-nodes"}
-	says(checks(outputs...), "09-nodes/README.md: go run ./09-nodes --namespace default --annotate web does not print the output", "\nFAIL")
-	edit("09-nodes/README.md", "09-nodes/README.md", "pods on node", "pods in the lister: 1\npods on node")
-	says(checks(outputs...), "--- PASS: TestOutputs/09-nodes", "\nok ")
+	outputs := []string{"./e2e", "-run", "TestOutputs/99-nodes"}
+	says(checks(outputs...), "99-nodes/README.md: go run ./99-nodes --namespace default --annotate web does not print the output", "\nFAIL")
+	edit("99-nodes/README.md", "99-nodes/README.md", "pods on node", "pods in the lister: 1\npods on node")
+	says(checks(outputs...), "--- PASS: TestOutputs/99-nodes", "\nok ")
 }

@@ -1,6 +1,7 @@
 package promises
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -76,21 +77,23 @@ func TestBadKubeconfig(t *testing.T) {
 }
 
 // TestBadServer: 01 gives up with the cause, 02 and 03 leave it to client-go and
-// its log, 04 and later ones say it at once and give up at the deadline.
+// its log, 04 and later ones say it at once and give up at the deadline. Those that look
+// resources up first need the server for that, and give up as 01 does.
 func TestBadServer(t *testing.T) {
 	tests := []struct {
 		name   string
 		server func(*testing.T) string
 		cause  string // what the line must say
 		logged bool   // whether client-go tells the watch error handler
+		finds  bool   // whether resources can be looked up
 	}{
-		{"refuses", refusing, `dial tcp 127\.0\.0\.1:\d+: connect: connection refused`, false},
-		{"silent", silent, `(context deadline exceeded|TLS handshake timeout|Client\.Timeout exceeded)`, false},
-		{"not TLS", withoutTLS, `http: server gave HTTP response to HTTPS client`, true},
-		{"unknown authority", unknownAuthority, `x509: certificate signed by unknown authority`, true},
-		{"401", unauthorized, `(Unauthorized|the server has asked for the client to provide credentials)`, true},
-		{"403", forbidden, `pods is forbidden: User \\?"jane\\?" cannot list resource \\?"pods\\?"`, true},
-		{"undecodable", undecodable, `(list pods|failed to list \*v1\.Pod): quantities must match the regular expression`, true},
+		{"refuses", refusing, `dial tcp 127\.0\.0\.1:\d+: connect: connection refused`, false, false},
+		{"silent", silent, `(context deadline exceeded|TLS handshake timeout|Client\.Timeout exceeded)`, false, false},
+		{"not TLS", withoutTLS, `http: server gave HTTP response to HTTPS client`, true, false},
+		{"unknown authority", unknownAuthority, `x509: certificate signed by unknown authority`, true, false},
+		{"401", unauthorized, `(Unauthorized|the server has asked for the client to provide credentials)`, true, true},
+		{"403", forbidden, `pods is forbidden: User \\?"jane\\?" cannot list resource \\?"pods\\?"`, true, true},
+		{"undecodable", undecodable, `(list pods|failed to list \*v1\.Pod): quantities must match the regular expression`, true, true},
 	}
 	for _, test := range tests {
 		cause := regexp.MustCompile(test.cause)
@@ -136,11 +139,21 @@ func TestBadServer(t *testing.T) {
 			}
 		})
 		for _, name := range all[3:] {
+			finds := looksUp(t, name)
+			if finds && test.name == "undecodable" {
+				continue // what has no Go type fits
+			}
 			run(name, func(t *testing.T, p *chapters.Program) {
 				code := p.End(t, 15*time.Second)
 				record(t, p, code)
 				lines := p.Stderr.Lines()
 				last := lines[len(lines)-1]
+				if finds && !test.finds {
+					if code != 1 || len(lines) != 1 || !strings.HasPrefix(last, "discover resources: ") || !cause.MatchString(last) {
+						t.Errorf("exit code %d, stderr %q", code, lines)
+					}
+					return
+				}
 				if code != 1 || !strings.HasPrefix(last, "cache is not synced: ") || !cause.MatchString(last) {
 					t.Errorf("exit code %d, stderr %q", code, lines)
 				}
@@ -149,7 +162,7 @@ func TestBadServer(t *testing.T) {
 				}
 				// One line for each error, as often as client-go tries: two or three times in 3 s.
 				told := slices.DeleteFunc(slices.Clone(lines), func(line string) bool {
-					return !strings.Contains(line, " watch pods: ") || !cause.MatchString(line)
+					return !watchPods.MatchString(line) || !cause.MatchString(line)
 				})
 				if len(told) > 4 || (len(told) > 0) != test.logged {
 					t.Errorf("stderr %q, want some lines with the cause before the deadline: %t", lines, test.logged)
@@ -157,6 +170,13 @@ func TestBadServer(t *testing.T) {
 			}, "--sync-timeout", "3s")
 		}
 	}
+}
+
+var watchPods = regexp.MustCompile(` watch pods(\.v1)?: `)
+
+// looksUp reports whether a chapter asks the server which resources there are.
+func looksUp(t *testing.T, chapter string) bool {
+	return bytes.Contains(read(t, chapter, "main.go"), []byte(`"k8s.io/client-go/discovery"`))
 }
 
 // TestVerbose: what client-go does and does not say by default, each chapter says with -v=4.
@@ -203,6 +223,7 @@ const (
 	stderr02 = "go run ./02-factory, without rights"
 	stderr03 = "go run ./03-handlers, with an unknown authority"
 	stderr04 = "go run ./04-sync --sync-timeout 3s, refused"
+	stderr09 = "go run ./09-dynamic --resource=pods,widgets"
 )
 
 // TestBadFlags: what would make 05 run without a pause, or 07 not at all, is refused.
@@ -210,6 +231,7 @@ func TestBadFlags(t *testing.T) {
 	_, kubeconfig := serve(t, apiserver(3))
 	const periods = "--resync must be 0 or more and --run-every more than 0"
 	const timeout = "--sync-timeout must be more than 0"
+	const nothing = "no such resource; kubectl api-resources shows those there are"
 	type test struct{ chapter, arg, want string }
 	tests := []test{
 		{"04-sync", "--sync-timeout=-1s", timeout},
@@ -219,6 +241,9 @@ func TestBadFlags(t *testing.T) {
 		{"06-lister", "--annotate=web", "--annotate needs --namespace"},
 		{"07-workqueue", "--workers=0", "--workers must be 1 or more"},
 		{"08-testing", "--workers=-1", "--workers must be 1 or more"},
+		{"09-dynamic", "--resource=pods,widgets", `find "widgets": ` + nothing},
+		{"09-dynamic", "--resource=", "nothing to watch: --resource or --group must name something"},
+		{"09-dynamic", "--resource=Binding", `find "Binding": an informer needs list and watch, it has [create]`},
 	}
 	for _, name := range all[3:] {
 		tests = append(tests, test{name, "--sync-timeout=0", timeout})
@@ -227,6 +252,9 @@ func TestBadFlags(t *testing.T) {
 		p := start(t, test.chapter, nil, "--kubeconfig", kubeconfig, test.arg)
 		if code := p.End(t, 5*time.Second); code != 1 || p.Stderr.String() != test.want+"\n" || p.Stdout.String() != "" {
 			t.Errorf("%s %s: exit code %d, stderr %q", test.chapter, test.arg, code, &p.Stderr)
+		}
+		if command := "go run ./" + test.chapter + " " + test.arg; command == stderr09 {
+			checkOutput(t, "stderr", command, p.Stderr.String())
 		}
 	}
 }

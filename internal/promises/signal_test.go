@@ -51,6 +51,9 @@ func TestSignals(t *testing.T) {
 	}
 	for _, name := range all[2:] {
 		for _, server := range servers {
+			if server.name == "server refuses" && looksUp(t, name) {
+				continue // it ends by itself
+			}
 			for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
 				t.Run(fmt.Sprintf("%s/%s/%s", name, server.name, sig), func(t *testing.T) {
 					t.Parallel()

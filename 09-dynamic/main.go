@@ -1,0 +1,362 @@
+// 09-dynamic watches resources that it has no Go types for, even those that come and go.
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/version"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/dynamic/dynamicinformer"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/metadata/metadatainformer"
+	_ "k8s.io/client-go/plugin/pkg/client/auth" // kubeconfigs that use oidc, as kubectl does
+	"k8s.io/client-go/restmapper"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/util/workqueue"
+	"k8s.io/klog/v2"
+)
+
+var (
+	kubeconfig  = flag.String("kubeconfig", "", "`path` of a kubeconfig (default: as kubectl)")
+	kubecontext = flag.String("context", "", "`name` of a context in it (default: current)")
+	namespace   = flag.String("namespace", metav1.NamespaceAll, "`namespace` to use (default: all)")
+	syncTimeout = flag.Duration("sync-timeout", time.Minute, "how long to wait for the cache")
+	resources   = flag.String("resource", "pods", "comma-separated `names`, as kubectl takes them")
+	group       = flag.String("group", "", "also watch the custom resources of this `API group`")
+	onlyMeta    = flag.Bool("metadata", false, "fetch and keep only the metadata of objects")
+)
+
+// definitions is the name of an informer that is for no resource of the flags.
+const definitions = "--group"
+
+func main() {
+	klog.InitFlags(nil) // -v=4 logs what client-go does
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // the first ^C ends ctx, a second one kills the program
+
+	w, err := newWatcher(os.Stdout)
+	if err == nil {
+		err = w.run(ctx)
+	}
+	if err != nil && ctx.Err() == nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// A watcher has clients for any resource: discovery says which resources there are, dynamic
+// gets objects as maps, metadata gets only the metadata of objects.
+type watcher struct {
+	discovery discovery.DiscoveryInterfaceWithContext
+	dynamic   dynamic.Interface
+	metadata  metadata.Interface
+	out       *log.Logger
+	informers map[string]*informer // those that run, by resource and group
+}
+
+// newWatcher finds the cluster as kubectl does: --kubeconfig, or KUBECONFIG with
+// one file or several, or ~/.kube/config, or the pod that the program runs in.
+func newWatcher(stdout io.Writer) (*watcher, error) {
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath = *kubeconfig
+	overrides := &clientcmd.ConfigOverrides{CurrentContext: *kubecontext}
+	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides)
+	config, err := loader.ClientConfig()
+	if clientcmd.IsEmptyConfig(err) {
+		return nil, errors.New("no cluster configured: " +
+			"set KUBECONFIG or --kubeconfig to a kubeconfig that names one")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("load kubeconfig: %w", err)
+	}
+	served, err1 := discovery.NewDiscoveryClientForConfig(config)
+	objects, err2 := dynamic.NewForConfig(config)
+	metadata, err3 := metadata.NewForConfig(config)
+	if err := cmp.Or(err1, err2, err3); err != nil {
+		return nil, err
+	}
+	// Several goroutines print: a Logger keeps lines whole.
+	out := log.New(stdout, "", 0)
+	return &watcher{served, objects, metadata, out, map[string]*informer{}}, nil
+}
+
+func (w *watcher) run(ctx context.Context) error {
+	if *syncTimeout <= 0 {
+		return errors.New("--sync-timeout must be more than 0")
+	}
+	if *resources == "" && *group == "" {
+		return errors.New("nothing to watch: --resource or --group must name something")
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	syncCtx, cancelSync := context.WithTimeout(ctx, *syncTimeout)
+	defer cancelSync()
+
+	groups, err := restmapper.GetAPIGroupResourcesWithContext(syncCtx, w.discovery)
+	if err != nil {
+		return fmt.Errorf("discover resources: %w", err)
+	}
+	mapper := restmapper.NewShortcutExpanderWithContext(
+		restmapper.NewDiscoveryRESTMapperWithContext(groups), w.discovery, nil)
+	var found []resource
+	for name := range strings.FieldsFuncSeq(*resources, func(c rune) bool { return c == ',' }) {
+		r, err := w.find(syncCtx, mapper, name)
+		if err != nil {
+			return fmt.Errorf("find %q: %w", name, err)
+		}
+		found = append(found, r)
+	}
+	for _, r := range found {
+		if err := w.watch(ctx, r); err != nil {
+			return err
+		}
+	}
+	names := workqueue.NewTyped[string]() // of CustomResourceDefinitions to look at
+	context.AfterFunc(ctx, names.ShutDown)
+	if *group != "" {
+		if err := w.watchDefinitions(ctx, names); err != nil {
+			return err
+		}
+	}
+
+	// A handler is synced after its store: it has been called for each object in there.
+	for _, i := range w.informers {
+		if !cache.WaitFor(syncCtx, "", i.handler.HasSyncedChecker()) {
+			return fmt.Errorf("cache is not synced: %w", w.reason(ctx, i))
+		}
+	}
+	w.out.Print("cache is synced")
+
+	for name, ended := names.Get(); !ended; name, ended = names.Get() {
+		if err := w.follow(ctx, name); err != nil {
+			return err
+		}
+		names.Done(name)
+	}
+
+	for _, i := range w.informers {
+		err = errors.Join(err, i.stop())
+	}
+	return err
+}
+
+// A resource is what an API server serves under one path.
+type resource struct {
+	schema.GroupVersionResource
+	kind      string
+	namespace string // to watch, all if it is empty
+}
+
+func (r resource) String() string {
+	return strings.TrimSuffix(r.Resource+"."+r.Version+"."+r.Group, ".")
+}
+
+// find looks up a resource as kubectl does: by plural, singular or short name, or by
+// kind; with or without a group, with or without a version.
+func (w *watcher) find(ctx context.Context, mapper meta.RESTMapperWithContext,
+	name string) (r resource, err error) {
+	versioned, unversioned := schema.ParseResourceArg(name)
+	err = &meta.NoResourceMatchError{}
+	if versioned != nil { // a.b.c is a in version b of group c, or a in group b.c
+		r.GroupVersionResource, err = mapper.ResourceForWithContext(ctx, *versioned)
+	}
+	if meta.IsNoMatchError(err) {
+		partly := unversioned.WithVersion("")
+		r.GroupVersionResource, err = mapper.ResourceForWithContext(ctx, partly)
+	}
+	if meta.IsNoMatchError(err) {
+		return r, errors.New("no such resource; kubectl api-resources shows those there are")
+	}
+	if err != nil {
+		return r, err
+	}
+	version := r.GroupVersion().String()
+	list, err := w.discovery.ServerResourcesForGroupVersionWithContext(ctx, version)
+	if err != nil {
+		return r, err
+	}
+	for _, api := range list.APIResources {
+		if api.Name == r.Resource {
+			r.kind = api.Kind
+			if api.Namespaced {
+				r.namespace = *namespace
+			}
+			if !slices.Contains(api.Verbs, "list") || !slices.Contains(api.Verbs, "watch") {
+				return r, fmt.Errorf("an informer needs list and watch, it has %s", api.Verbs)
+			}
+		}
+	}
+	return r, nil
+}
+
+// watch starts an informer whose handlers print, unless one runs. Its store has objects as
+// maps, or only their metadata.
+func (w *watcher) watch(ctx context.Context, r resource) (err error) {
+	name := r.GroupResource().String()
+	if w.informers[name] != nil {
+		return nil
+	}
+	w.out.Printf("%s: informer starts", r)
+	var i *informer
+	if *onlyMeta {
+		i, err = start(ctx, r, metadatainformer.NewFilteredMetadataInformer(
+			w.metadata, r.GroupVersionResource, r.namespace, 0, cache.Indexers{}, nil),
+			printing[*metav1.PartialObjectMetadata](r.kind, w.out))
+	} else {
+		i, err = start(ctx, r, dynamicinformer.NewFilteredDynamicInformer(
+			w.dynamic, r.GroupVersionResource, r.namespace, 0, cache.Indexers{}, nil),
+			printing[*unstructured.Unstructured](r.kind, w.out))
+	}
+	w.informers[name] = i
+	return err
+}
+
+// printing are handlers for objects of any type: generated ones, maps, and metadata.
+func printing[T cache.Object](kind string, out *log.Logger) cache.TypedResourceEventHandlerFuncs[T] {
+	line := func(handler string, object klog.KMetadata) {
+		out.Printf("%s is called for %s (key: %s)", handler, kind, klog.KObj(object))
+	}
+	return cache.TypedResourceEventHandlerFuncs[T]{
+		AddFunc:    func(object T) { line("handleAdd", object) },
+		UpdateFunc: func(_, object T) { line("handleUpdate", object) },
+		DeleteFunc: func(object cache.DeletedObject[T]) { line("handleDelete", object) },
+	}
+}
+
+// An informer is one that runs, with one handler.
+type informer struct {
+	cache.SharedIndexInformer
+	resource resource
+	handler  cache.ResourceEventHandlerRegistration
+	cancel   context.CancelFunc
+}
+
+func start[T cache.Object](ctx context.Context, r resource, generic informers.GenericInformer,
+	handler cache.TypedResourceEventHandlerFuncs[T]) (*informer, error) {
+	i := cache.NewTypedSharedIndexInformer[T](generic.Informer())
+	// client-go retries forever, less and less often, and calls this with each error.
+	onError := func(_ context.Context, _ *cache.Reflector, err error) {
+		log.Printf("watch %s: %v", r, err)
+	}
+	if err := i.SetWatchErrorHandlerWithContext(onError); err != nil {
+		return nil, fmt.Errorf("set watch error handler: %w", err)
+	}
+	registration, err := i.AddTypedEventHandler(handler)
+	if err != nil {
+		return nil, fmt.Errorf("add handlers: %w", err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	go i.RunWithContext(ctx)
+	return &informer{i, r, registration, cancel}, nil
+}
+
+// stop ends the informer, and waits for a call in progress. RunWithContext may return
+// later: the reflector may be in a long back-off if the server is down.
+func (i *informer) stop() error {
+	i.cancel()
+	return cache.ShutDownEventHandler(i, i.handler)
+}
+
+// watchDefinitions starts an informer for CustomResourceDefinitions, which are objects of
+// a resource, too. Its handlers only enqueue names.
+func (w *watcher) watchDefinitions(ctx context.Context, names *workqueue.Typed[string]) error {
+	r := resource{GroupVersionResource: schema.GroupVersionResource{
+		Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}}
+	i := dynamicinformer.NewFilteredDynamicInformer(
+		w.dynamic, r.GroupVersionResource, r.namespace, 0, cache.Indexers{}, nil)
+	crds, err := start(ctx, r, i, cache.TypedResourceEventHandlerFuncs[*unstructured.Unstructured]{
+		AddFunc:    func(crd *unstructured.Unstructured) { names.Add(crd.GetName()) },
+		UpdateFunc: func(_, crd *unstructured.Unstructured) { names.Add(crd.GetName()) },
+		DeleteFunc: func(crd cache.DeletedObject[*unstructured.Unstructured]) {
+			names.Add(crd.GetKey())
+		},
+	})
+	w.informers[definitions] = crds
+	return err
+}
+
+// follow looks at a CustomResourceDefinition, which may be gone. While the API server
+// serves its resource an informer runs. The definition's name is resource and group.
+func (w *watcher) follow(ctx context.Context, name string) error {
+	var now resource
+	if crd, ok, _ := w.informers[definitions].GetStore().GetByKey(name); ok {
+		now = served(crd.(*unstructured.Unstructured))
+	}
+	if i := w.informers[name]; i != nil && i.resource != now {
+		if err := i.stop(); err != nil {
+			return fmt.Errorf("stop %s: %w", i.resource, err)
+		}
+		w.out.Printf("%s: informer has stopped", i.resource)
+		delete(w.informers, name)
+	}
+	if now.Group != *group {
+		return nil
+	}
+	return w.watch(ctx, now)
+}
+
+// served returns the resource that a CustomResourceDefinition is for, in its most stable
+// version, or none while the API server does not serve it.
+func served(crd *unstructured.Unstructured) (r resource) {
+	conditions, _, _ := unstructured.NestedSlice(crd.Object, "status", "conditions")
+	if !slices.ContainsFunc(conditions, func(c any) bool {
+		condition, _ := c.(map[string]any)
+		return condition["type"] == "Established" && condition["status"] == "True"
+	}) {
+		return resource{}
+	}
+	versions, _, _ := unstructured.NestedSlice(crd.Object, "spec", "versions")
+	for _, v := range versions {
+		v, _ := v.(map[string]any)
+		name, _ := v["name"].(string)
+		if v["served"] == true && version.CompareKubeAwareVersionStrings(name, r.Version) > 0 {
+			r.Version = name
+		}
+	}
+	if r.Version == "" {
+		return resource{}
+	}
+	r.Group, _, _ = unstructured.NestedString(crd.Object, "spec", "group")
+	r.Resource, _, _ = unstructured.NestedString(crd.Object, "spec", "names", "plural")
+	r.kind, _, _ = unstructured.NestedString(crd.Object, "spec", "names", "kind")
+	scope, _, _ := unstructured.NestedString(crd.Object, "spec", "scope")
+	if scope == "Namespaced" {
+		r.namespace = *namespace
+	}
+	return r
+}
+
+// reason asks the server why a handler is not synced: the watch error handler may
+// not hear of a refused connection (client-go's reflector.go, isWatchErrorRetriable).
+func (w *watcher) reason(ctx context.Context, i *informer) error {
+	if i.HasSynced() {
+		return fmt.Errorf("the handlers are still busy with the first %s", i.resource)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	objects := w.dynamic.Resource(i.resource.GroupVersionResource).Namespace(i.resource.namespace)
+	if _, err := objects.List(ctx, metav1.ListOptions{Limit: 1}); err != nil {
+		return fmt.Errorf("list %s: %w", i.resource, err)
+	}
+	return fmt.Errorf("not filled within %s, although the server answers a list", *syncTimeout)
+}
