@@ -45,9 +45,6 @@ var (
 	onlyMeta    = flag.Bool("metadata", false, "fetch and keep only the metadata of objects")
 )
 
-// definitions is the name of an informer that is for no resource of the flags.
-const definitions = "--group"
-
 func main() {
 	klog.InitFlags(nil) // -v=4 logs what client-go does
 	flag.Parse()
@@ -124,7 +121,7 @@ func (w *watcher) run(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("find %q: %w", name, err)
 		}
-		found = append(found, r)
+		found = append(found, r) // nothing starts before all are found
 	}
 	for _, r := range found {
 		if err := w.watch(ctx, r); err != nil {
@@ -134,7 +131,7 @@ func (w *watcher) run(ctx context.Context) error {
 	names := workqueue.NewTyped[string]() // of CustomResourceDefinitions to look at
 	context.AfterFunc(ctx, names.ShutDown)
 	if *group != "" {
-		if err := w.watchDefinitions(ctx, names); err != nil {
+		if err := w.watchCRDs(ctx, names); err != nil {
 			return err
 		}
 	}
@@ -159,6 +156,9 @@ func (w *watcher) run(ctx context.Context) error {
 	}
 	return err
 }
+
+// An object is a map with what the API server sent.
+type object = *unstructured.Unstructured
 
 // A resource is what an API server serves under one path.
 type resource struct {
@@ -217,22 +217,20 @@ func (w *watcher) watch(ctx context.Context, r resource) (err error) {
 		return nil
 	}
 	w.out.Printf("%s: informer starts", r)
-	var i *informer
 	if *onlyMeta {
-		i, err = start(ctx, r, metadatainformer.NewFilteredMetadataInformer(
+		w.informers[name], err = start(ctx, r, metadatainformer.NewFilteredMetadataInformer(
 			w.metadata, r.GroupVersionResource, r.namespace, 0, cache.Indexers{}, nil),
-			printing[*metav1.PartialObjectMetadata](r.kind, w.out))
+			printer[*metav1.PartialObjectMetadata](r.kind, w.out))
 	} else {
-		i, err = start(ctx, r, dynamicinformer.NewFilteredDynamicInformer(
+		w.informers[name], err = start(ctx, r, dynamicinformer.NewFilteredDynamicInformer(
 			w.dynamic, r.GroupVersionResource, r.namespace, 0, cache.Indexers{}, nil),
-			printing[*unstructured.Unstructured](r.kind, w.out))
+			printer[object](r.kind, w.out))
 	}
-	w.informers[name] = i
 	return err
 }
 
-// printing are handlers for objects of any type: generated ones, maps, and metadata.
-func printing[T cache.Object](kind string, out *log.Logger) cache.TypedResourceEventHandlerFuncs[T] {
+// printer has handlers for objects of any type: generated ones, maps, and metadata.
+func printer[T cache.Object](kind string, out *log.Logger) cache.TypedResourceEventHandlerFuncs[T] {
 	line := func(handler string, object klog.KMetadata) {
 		out.Printf("%s is called for %s (key: %s)", handler, kind, klog.KObj(object))
 	}
@@ -277,30 +275,32 @@ func (i *informer) stop() error {
 	return cache.ShutDownEventHandler(i, i.handler)
 }
 
-// watchDefinitions starts an informer for CustomResourceDefinitions, which are objects of
+const crds = "--group" // among the names of informers
+
+// watchCRDs starts an informer for CustomResourceDefinitions, which are objects of
 // a resource, too. Its handlers only enqueue names.
-func (w *watcher) watchDefinitions(ctx context.Context, names *workqueue.Typed[string]) error {
+func (w *watcher) watchCRDs(ctx context.Context, names *workqueue.Typed[string]) (err error) {
 	r := resource{GroupVersionResource: schema.GroupVersionResource{
 		Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}}
 	i := dynamicinformer.NewFilteredDynamicInformer(
 		w.dynamic, r.GroupVersionResource, r.namespace, 0, cache.Indexers{}, nil)
-	crds, err := start(ctx, r, i, cache.TypedResourceEventHandlerFuncs[*unstructured.Unstructured]{
-		AddFunc:    func(crd *unstructured.Unstructured) { names.Add(crd.GetName()) },
-		UpdateFunc: func(_, crd *unstructured.Unstructured) { names.Add(crd.GetName()) },
-		DeleteFunc: func(crd cache.DeletedObject[*unstructured.Unstructured]) {
-			names.Add(crd.GetKey())
-		},
+	w.informers[crds], err = start(ctx, r, i, cache.TypedResourceEventHandlerFuncs[object]{
+		AddFunc:    func(crd object) { names.Add(crd.GetName()) },
+		UpdateFunc: func(_, crd object) { names.Add(crd.GetName()) },
+		DeleteFunc: func(crd cache.DeletedObject[object]) { names.Add(crd.GetKey()) },
 	})
-	w.informers[definitions] = crds
 	return err
 }
 
 // follow looks at a CustomResourceDefinition, which may be gone. While the API server
-// serves its resource an informer runs. The definition's name is resource and group.
+// serves its resource an informer runs.
 func (w *watcher) follow(ctx context.Context, name string) error {
+	if _, g, _ := strings.Cut(name, "."); g != *group { // widgets.example.com
+		return nil
+	}
 	var now resource
-	if crd, ok, _ := w.informers[definitions].GetStore().GetByKey(name); ok {
-		now = served(crd.(*unstructured.Unstructured))
+	if crd, ok, _ := w.informers[crds].GetStore().GetByKey(name); ok {
+		now = served(crd.(object))
 	}
 	if i := w.informers[name]; i != nil && i.resource != now {
 		if err := i.stop(); err != nil {
@@ -309,7 +309,7 @@ func (w *watcher) follow(ctx context.Context, name string) error {
 		w.out.Printf("%s: informer has stopped", i.resource)
 		delete(w.informers, name)
 	}
-	if now.Group != *group {
+	if now.Version == "" {
 		return nil
 	}
 	return w.watch(ctx, now)
@@ -317,7 +317,7 @@ func (w *watcher) follow(ctx context.Context, name string) error {
 
 // served returns the resource that a CustomResourceDefinition is for, in its most stable
 // version, or none while the API server does not serve it.
-func served(crd *unstructured.Unstructured) (r resource) {
+func served(crd object) (r resource) {
 	conditions, _, _ := unstructured.NestedSlice(crd.Object, "status", "conditions")
 	if !slices.ContainsFunc(conditions, func(c any) bool {
 		condition, _ := c.(map[string]any)
@@ -334,13 +334,11 @@ func served(crd *unstructured.Unstructured) (r resource) {
 		}
 	}
 	if r.Version == "" {
-		return resource{}
+		return r
 	}
-	r.Group, _, _ = unstructured.NestedString(crd.Object, "spec", "group")
-	r.Resource, _, _ = unstructured.NestedString(crd.Object, "spec", "names", "plural")
+	r.Resource, r.Group, _ = strings.Cut(crd.GetName(), ".")
 	r.kind, _, _ = unstructured.NestedString(crd.Object, "spec", "names", "kind")
-	scope, _, _ := unstructured.NestedString(crd.Object, "spec", "scope")
-	if scope == "Namespaced" {
+	if scope, _, _ := unstructured.NestedString(crd.Object, "spec", "scope"); scope != "Cluster" {
 		r.namespace = *namespace
 	}
 	return r
