@@ -20,6 +20,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/version"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/dynamic"
@@ -211,34 +212,41 @@ func (w *watcher) find(ctx context.Context, mapper meta.RESTMapperWithContext,
 
 // watch starts an informer whose handlers print, unless one runs. Its store has objects as
 // maps, or only their metadata.
-func (w *watcher) watch(ctx context.Context, r resource) (err error) {
+func (w *watcher) watch(ctx context.Context, r resource) error {
 	name := r.GroupResource().String()
 	if w.informers[name] != nil {
 		return nil
 	}
 	w.out.Printf("%s: informer starts", r)
+	i := &informer{resource: r, told: sets.New[string]()}
+	w.informers[name] = i
 	if *onlyMeta {
-		w.informers[name], err = start(ctx, r, metadatainformer.NewFilteredMetadataInformer(
+		return start(ctx, i, metadatainformer.NewFilteredMetadataInformer(
 			w.metadata, r.GroupVersionResource, r.namespace, 0, cache.Indexers{}, nil),
-			printer[*metav1.PartialObjectMetadata](r.kind, w.out))
-	} else {
-		w.informers[name], err = start(ctx, r, dynamicinformer.NewFilteredDynamicInformer(
-			w.dynamic, r.GroupVersionResource, r.namespace, 0, cache.Indexers{}, nil),
-			printer[object](r.kind, w.out))
+			printer[*metav1.PartialObjectMetadata](w, i))
 	}
-	return err
+	return start(ctx, i, dynamicinformer.NewFilteredDynamicInformer(
+		w.dynamic, r.GroupVersionResource, r.namespace, 0, cache.Indexers{}, nil),
+		printer[object](w, i))
 }
 
 // printer has handlers for objects of any type: generated ones, maps, and metadata.
-func printer[T cache.Object](kind string, out *log.Logger) cache.TypedResourceEventHandlerFuncs[T] {
-	line := func(handler string, object klog.KMetadata) {
-		out.Printf("%s is called for %s (key: %s)", handler, kind, klog.KObj(object))
-	}
+func printer[T cache.Object](w *watcher, i *informer) cache.TypedResourceEventHandlerFuncs[T] {
 	return cache.TypedResourceEventHandlerFuncs[T]{
-		AddFunc:    func(object T) { line("handleAdd", object) },
-		UpdateFunc: func(_, object T) { line("handleUpdate", object) },
-		DeleteFunc: func(object cache.DeletedObject[T]) { line("handleDelete", object) },
+		AddFunc: func(object T) {
+			i.told.Insert(klog.KObj(object).String())
+			w.print("handleAdd", i, klog.KObj(object).String())
+		},
+		UpdateFunc: func(_, object T) { w.print("handleUpdate", i, klog.KObj(object).String()) },
+		DeleteFunc: func(object cache.DeletedObject[T]) {
+			i.told.Delete(object.GetKey())
+			w.print("handleDelete", i, object.GetKey())
+		},
 	}
+}
+
+func (w *watcher) print(handler string, i *informer, key string) {
+	w.out.Printf("%s is called for %s (key: %s)", handler, i.resource.kind, key)
 }
 
 // An informer is one that runs, with one handler.
@@ -246,29 +254,30 @@ type informer struct {
 	cache.SharedIndexInformer
 	resource resource
 	handler  cache.ResourceEventHandlerRegistration
+	told     sets.Set[string] // the keys of which the handler got an Add, and no Delete yet
 	cancel   context.CancelFunc
 }
 
-func start[T cache.Object](ctx context.Context, r resource, generic informers.GenericInformer,
-	handler cache.TypedResourceEventHandlerFuncs[T]) (*informer, error) {
-	i := cache.NewTypedSharedIndexInformer[T](generic.Informer())
+func start[T cache.Object](ctx context.Context, i *informer, generic informers.GenericInformer,
+	handler cache.TypedResourceEventHandlerFuncs[T]) (err error) {
+	typed := cache.NewTypedSharedIndexInformer[T](generic.Informer())
 	// client-go retries forever, less and less often, and calls this with each error.
 	onError := func(_ context.Context, _ *cache.Reflector, err error) {
-		log.Printf("watch %s: %v", r, err)
+		log.Printf("watch %s: %v", i.resource, err)
 	}
-	if err := i.SetWatchErrorHandlerWithContext(onError); err != nil {
-		return nil, fmt.Errorf("set watch error handler: %w", err)
+	if err := typed.SetWatchErrorHandlerWithContext(onError); err != nil {
+		return fmt.Errorf("set watch error handler: %w", err)
 	}
-	registration, err := i.AddTypedEventHandler(handler)
-	if err != nil {
-		return nil, fmt.Errorf("add handlers: %w", err)
+	if i.handler, err = typed.AddTypedEventHandler(handler); err != nil {
+		return fmt.Errorf("add handlers: %w", err)
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	go i.RunWithContext(ctx)
-	return &informer{i, r, registration, cancel}, nil
+	i.SharedIndexInformer = typed
+	ctx, i.cancel = context.WithCancel(ctx)
+	go typed.RunWithContext(ctx)
+	return nil
 }
 
-// stop ends the informer, and waits for a call in progress. RunWithContext may return
+// stop stops the informer, and waits for a call in progress. RunWithContext may return
 // later: the reflector may be in a long back-off if the server is down.
 func (i *informer) stop() error {
 	i.cancel()
@@ -277,19 +286,20 @@ func (i *informer) stop() error {
 
 const crds = "--group" // among the names of informers
 
-// watchCRDs starts an informer for CustomResourceDefinitions, which are objects of
-// a resource, too. Its handlers only enqueue names.
-func (w *watcher) watchCRDs(ctx context.Context, names *workqueue.Typed[string]) (err error) {
+// watchCRDs starts an informer for CustomResourceDefinitions, which are objects of a
+// resource, too. Its handlers only enqueue names.
+func (w *watcher) watchCRDs(ctx context.Context, names *workqueue.Typed[string]) error {
 	r := resource{GroupVersionResource: schema.GroupVersionResource{
 		Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}}
-	i := dynamicinformer.NewFilteredDynamicInformer(
-		w.dynamic, r.GroupVersionResource, r.namespace, 0, cache.Indexers{}, nil)
-	w.informers[crds], err = start(ctx, r, i, cache.TypedResourceEventHandlerFuncs[object]{
-		AddFunc:    func(crd object) { names.Add(crd.GetName()) },
-		UpdateFunc: func(_, crd object) { names.Add(crd.GetName()) },
-		DeleteFunc: func(crd cache.DeletedObject[object]) { names.Add(crd.GetKey()) },
-	})
-	return err
+	i := &informer{resource: r}
+	w.informers[crds] = i
+	return start(ctx, i, dynamicinformer.NewFilteredDynamicInformer(
+		w.dynamic, r.GroupVersionResource, r.namespace, 0, cache.Indexers{}, nil),
+		cache.TypedResourceEventHandlerFuncs[object]{
+			AddFunc:    func(crd object) { names.Add(crd.GetName()) },
+			UpdateFunc: func(_, crd object) { names.Add(crd.GetName()) },
+			DeleteFunc: func(crd cache.DeletedObject[object]) { names.Add(crd.GetKey()) },
+		})
 }
 
 // follow looks at a CustomResourceDefinition, which may be gone. While the API server
@@ -299,12 +309,18 @@ func (w *watcher) follow(ctx context.Context, name string) error {
 		return nil
 	}
 	var now resource
-	if crd, ok, _ := w.informers[crds].GetStore().GetByKey(name); ok {
+	crd, exists, _ := w.informers[crds].GetStore().GetByKey(name)
+	if exists {
 		now = served(crd.(object))
 	}
 	if i := w.informers[name]; i != nil && i.resource != now {
 		if err := i.stop(); err != nil {
 			return fmt.Errorf("stop %s: %w", i.resource, err)
+		}
+		if !exists { // nor do its objects, of which the handler may not have been told
+			for key := range i.told {
+				w.print("handleDelete", i, key)
+			}
 		}
 		w.out.Printf("%s: informer has stopped", i.resource)
 		delete(w.informers, name)

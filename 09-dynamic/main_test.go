@@ -124,7 +124,8 @@ func TestServed(t *testing.T) {
 }
 
 // A custom resource comes, changes its version, goes, and comes back. Whenever another informer
-// is to run, or none, the one before has stopped.
+// is to run, or none, the one before has stopped. The fake does not delete the objects of a
+// definition that goes, so no watch says that they are gone.
 func TestFollow(t *testing.T) {
 	*group = "example.com"
 	defer func() { *group = "" }()
@@ -171,6 +172,11 @@ func TestFollow(t *testing.T) {
 		step("v1", update(definition("True", "v1")))
 		step("v1", update(definition("True", "v1", "v2beta1")))
 		step("v2", update(definition("True", "v1", "v2")))
+		widget := &unstructured.Unstructured{Object: map[string]any{
+			"apiVersion": "example.com/v2", "kind": "Widget", "metadata": map[string]any{"namespace": "default", "name": "one"}}}
+		_, err := w.dynamic.Resource(schema.GroupVersionResource{Group: "example.com", Version: "v2", Resource: "widgets"}).
+			Namespace("default").Create(ctx, widget, metav1.CreateOptions{})
+		step("v2", err)
 		step("", crds.Delete(ctx, name, metav1.DeleteOptions{}))
 		step("v1", create(definition("True", "v1")))
 		cancel()
@@ -182,6 +188,8 @@ cache is synced
 widgets.v1.example.com: informer starts
 widgets.v1.example.com: informer has stopped
 widgets.v2.example.com: informer starts
+handleAdd is called for Widget (key: default/one)
+handleDelete is called for Widget (key: default/one)
 widgets.v2.example.com: informer has stopped
 widgets.v1.example.com: informer starts
 `

@@ -102,7 +102,7 @@ var chapter = regexp.MustCompile(`^(\d\d-[^/]+)/README\.md$`)
 func (p *page) followed(at int, command string) bool {
 	m := chapter.FindStringSubmatch(p.name)
 	return m != nil && at < bytes.Index(p.source, []byte("<!-- output: ")) &&
-		(strings.HasPrefix(command, "kubectl ") || strings.HasPrefix(command, "go run ./"+m[1]))
+		(strings.HasPrefix(command, "kubectl ") || strings.HasSuffix(command, "| kubectl apply -f -") || strings.HasPrefix(command, "go run ./"+m[1]))
 }
 
 var goTest = regexp.MustCompile(`^go test (?:-v |-count=1 -timeout 40m -tags cluster )?\./(docs/proofs|e2e|internal/lint|\d\d-[a-z]+)(?: (?:-v )?-run '?([\w|]+)'?)?$`)
