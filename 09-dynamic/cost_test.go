@@ -131,7 +131,7 @@ func realPod(i int) *corev1.Pod {
 		}
 		fields := `{"f:metadata":{"f:labels":{".":{},"f:app":{},"f:team":{}}},"f:spec":{` + strings.Join(containers, ",") + `}}`
 		pod.ManagedFields = append(pod.ManagedFields, metav1.ManagedFieldsEntry{
-			Manager: manager, Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: "v1", FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{Raw: []byte(fields)}})
+			Manager: manager, Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: "v1", FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1(fields)})
 	}
 	return pod
 }
