@@ -3,18 +3,15 @@ package main
 
 import (
 	"bufio"
-	"bytes"
+	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"log"
 	"maps"
-	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"os/signal"
 	"slices"
@@ -25,7 +22,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/informers"
 	corev1informers "k8s.io/client-go/informers/core/v1"
@@ -42,19 +38,16 @@ var (
 	kubecontext = flag.String("context", "", "`name` of a context in it (default: current)")
 	namespace   = flag.String("namespace", metav1.NamespaceAll, "`namespace` to use (default: all)")
 	syncTimeout = flag.Duration("sync-timeout", time.Minute, "how long to wait for the cache")
-	fault       = flag.String("fault", "cut", "what goes wrong: "+strings.Join(names, ", "))
-	at          = flag.Duration("at", 10*time.Second, "when it begins, after the start")
+	fault       = flag.String("fault", "cut", "what goes wrong, one of "+names)
+	at          = flag.Duration("at", 10*time.Second, "when that begins, after the start")
 	lasts       = flag.Duration("for", 20*time.Second, "how long it lasts")
 )
 
-// faults are the faults, each with the error that a running watch ends with. A Status is an
-// answer to the requests that follow.
-var faults = map[string]error{
-	"cut": syscall.ECONNRESET, "silent": errors.New("http2: client connection lost"),
-	"ended": io.EOF, "bookmark": io.EOF,
-	"401": io.EOF, "403": io.EOF, "410": io.EOF, "429": io.EOF, "503": io.EOF,
-}
-var names = slices.Sorted(maps.Keys(faults))
+// faults has for each fault the error with which it ends a running watch.
+var faults = map[string]error{"cut": syscall.ECONNRESET, "ended": io.EOF, "bookmark": io.EOF,
+	"silent": errors.New("http2: client connection lost"),
+	"401":    io.EOF, "403": io.EOF, "410": io.EOF, "429": io.EOF, "503": io.EOF}
+var names = strings.Join(slices.Sorted(maps.Keys(faults)), ", ")
 
 func main() {
 	klog.InitFlags(nil) // -v=4 logs what client-go does
@@ -94,21 +87,13 @@ func run(ctx context.Context, config *rest.Config, stdout io.Writer) error {
 	if *syncTimeout <= 0 {
 		return errors.New("--sync-timeout must be more than 0")
 	}
-	if faults[*fault] == nil {
-		return fmt.Errorf("--fault must be one of %s", strings.Join(names, ", "))
+	if faults[*fault] == nil || *at < 0 || *lasts <= 0 {
+		return errors.New("--at must be 0 or more, --for more than 0, and --fault one of " + names)
 	}
-	if *at < 0 || *lasts < 0 {
-		return errors.New("--at and --for must be 0 or more")
-	}
-
-	// Several goroutines print: a Logger keeps lines whole.
-	out := log.New(clock{stdout, time.Now()}, "", 0)
 
 	// All requests go through the wire, and the program requests nothing but pods.
-	begun, begin := context.WithCancel(context.Background())
-	over, end := context.WithCancel(context.Background())
-	wire := &wire{out: out, begun: begun, over: over}
-	config.Wrap(wire.wrap)
+	w := newWire(stdout)
+	config.Wrap(func(next http.RoundTripper) http.RoundTripper { w.next = next; return w })
 	config.ContentType = "application/json" // each event of a watch is then one line
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
@@ -117,35 +102,28 @@ func run(ctx context.Context, config *rest.Config, stdout io.Writer) error {
 	factory := informers.NewSharedInformerFactoryWithOptions(client, 0,
 		informers.WithNamespace(*namespace))
 	pods := factory.Core().V1().Pods().TypedInformer()
-
-	// client-go retries forever, less and less often, and calls this with some of the errors.
 	onError := func(_ context.Context, _ *cache.Reflector, err error) {
-		out.Print("watch error handler is called: watch pods: ", err)
+		w.printf("watch error handler is called: watch pods: %v", err)
 	}
 	if err := pods.SetWatchErrorHandlerWithContext(onError); err != nil {
 		return fmt.Errorf("set watch error handler: %w", err)
 	}
 
-	// Handlers get pointers into the store, which is shared: NEVER modify them.
+	// There is no resync: an Update without a change is from a relist.
 	handleAdd := func(pod *corev1.Pod, isInInitialList bool) {
-		origin := "new"
-		if isInInitialList {
-			origin = "initial"
-		}
-		out.Printf("handleAdd is called for Pod (key: %s): %s, resourceVersion %s",
+		origin := map[bool]string{true: "initial", false: "new"}[isInInitialList]
+		w.printf("handleAdd is called for Pod (key: %s): %s, resourceVersion %s",
 			cache.MetaObjectToName(pod), origin, pod.ResourceVersion)
 	}
 	handleUpdate := func(old, pod *corev1.Pod) {
 		change := old.ResourceVersion + " → " + pod.ResourceVersion
-		if old.ResourceVersion == pod.ResourceVersion { // without a period there is no resync
+		if old.ResourceVersion == pod.ResourceVersion {
 			change = "relist, resourceVersion " + pod.ResourceVersion
 		}
-		out.Printf("handleUpdate is called for Pod (key: %s): %s",
-			cache.MetaObjectToName(pod), change)
+		w.printf("handleUpdate is called for Pod (key: %s): %s", cache.MetaObjectToName(pod), change)
 	}
-	// For a deleted pod, rely on the key only: the informer may have missed the delete.
 	handleDelete := func(pod corev1informers.DeletedPod) {
-		out.Printf("handleDelete is called for Pod (key: %s): tombstone=%t",
+		w.printf("handleDelete is called for Pod (key: %s): tombstone=%t",
 			pod.GetKey(), pod.FinalStateUnknown != nil)
 	}
 	handler, err := pods.AddTypedEventHandler(corev1informers.PodDetailedHandlerFuncs{
@@ -154,209 +132,134 @@ func run(ctx context.Context, config *rest.Config, stdout io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("add handlers: %w", err)
 	}
-
-	time.AfterFunc(*at, func() {
-		out.Printf("fault %s begins, for %s", *fault, *lasts)
-		begin()
-		time.AfterFunc(*lasts, func() {
-			out.Printf("fault %s is over", *fault)
-			end()
-		})
-	})
-	if *at == 0 {
-		<-begun.Done() // before the first request
-	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	factory.StartWithContext(ctx)
-
 	syncCtx, cancelSync := context.WithTimeout(ctx, *syncTimeout)
 	defer cancelSync()
 	if !cache.WaitFor(syncCtx, "", handler.HasSyncedChecker()) {
-		return fmt.Errorf("cache is not synced: %w", reason(ctx, client))
+		// The watch error handler may not hear of a refused connection: ask the server.
+		once := metav1.ListOptions{Limit: 1, TimeoutSeconds: new(int64(5))}
+		_, err := client.CoreV1().Pods(*namespace).List(ctx, once)
+		return fmt.Errorf("cache is not synced: list pods: %w", cmp.Or(err, errors.New("no error")))
 	}
-	out.Print("cache is synced")
-
+	w.printf("cache is synced")
 	<-ctx.Done()
-	// Wait for a call in progress. factory.Shutdown would also wait for the reflector,
-	// which may be in a long back-off if the server is down.
-	return cache.ShutDownEventHandler(pods, handler)
+	return cache.ShutDownEventHandler(pods, handler) // waits for a call in progress
 }
 
-// reason asks the server why the cache is not synced: the watch error handler may
-// not hear of a refused connection (client-go's reflector.go, isWatchErrorRetriable).
-func reason(ctx context.Context, client kubernetes.Interface) error {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	if _, err := client.CoreV1().Pods(*namespace).List(ctx, metav1.ListOptions{Limit: 1}); err != nil {
-		return fmt.Errorf("list pods: %w", err)
-	}
-	return fmt.Errorf("not filled within %s, although the server answers a list", *syncTimeout)
-}
-
-// A clock begins each line with the seconds since the start.
-type clock struct {
-	to    io.Writer
-	start time.Time
-}
-
-func (c clock) Write(line []byte) (int, error) {
-	_, err := fmt.Fprintf(c.to, "%5.1fs %s", time.Since(c.start).Seconds(), line)
-	return len(line), err
-}
-
-// A wire is what all requests go through. It makes the fault, and prints what passes.
+// A wire is what all requests go through. It prints what passes, and makes the fault.
 type wire struct {
 	next        http.RoundTripper
-	out         *log.Logger
-	begun, over context.Context // the fault's
-	ended       atomic.Value    // when the last answer ended
-	listed      atomic.Bool     // it was a list, so a watch from its version is due
-	expired     atomic.Bool     // 410 was answered: the version of a relist is not too old
+	printf      func(format string, args ...any)
+	begun, over context.Context // done when the fault begins, and when it is over
+	ended       atomic.Value    // the time when the last answer ended
+	listed      atomic.Bool     // the last request was a list, so a watch follows
+	expired     atomic.Bool     // the answer was 410, and the next version is not too old
 }
 
-func (w *wire) wrap(next http.RoundTripper) http.RoundTripper {
-	w.next = next
+func newWire(stdout io.Writer) *wire {
+	start, out := time.Now(), log.New(stdout, "", 0) // a Logger keeps lines whole
+	w := &wire{printf: func(format string, args ...any) {
+		out.Printf("%5.1fs %s", time.Since(start).Seconds(), fmt.Sprintf(format, args...))
+	}}
+	after := func(d time.Duration, what string) context.Context {
+		ctx, cancel := context.WithCancel(context.Background())
+		time.AfterFunc(d, func() { w.printf("fault %s %s", *fault, what); cancel() })
+		return ctx
+	}
+	w.begun, w.over = after(*at, "begins"), after(*at+*lasts, "is over")
+	if w.ended.Store(start); *at == 0 {
+		<-w.begun.Done() // before the first request
+	}
 	return w
 }
 
 func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
-	query := r.URL.Query()
-	kind := w.kind(query)
-	wait := ""
-	if ended, ok := w.ended.Load().(time.Time); ok {
-		wait = fmt.Sprintf(" after %.1fs", time.Since(ended).Seconds())
+	query, kind := r.URL.Query(), "relist"
+	watches, version := query.Has("watch"), query.Get("resourceVersion")
+	if listed := w.listed.Swap(!watches); watches && !query.Has("sendInitialEvents") {
+		kind = map[bool]string{true: "watch", false: "rewatch"}[listed]
+	} else if version == "" || version == "0" {
+		kind = "list"
 	}
 	maps.DeleteFunc(query, func(key string, _ []string) bool {
 		return key != "resourceVersion" && key != "sendInitialEvents" && key != "watch"
 	})
-	w.out.Printf("request%s: %s, %s", wait, kind, query.Encode())
+	wait := time.Since(w.ended.Load().(time.Time)) // the back-off
+	w.printf("request after %.1fs: %s, %s", wait.Seconds(), kind, query.Encode())
 
-	response, err := w.fail(r, kind)
-	failed := response != nil || err != nil
-	if !failed {
-		response, err = w.next.RoundTrip(r)
-	}
+	response, err := w.answer(r, kind)
 	w.ended.Store(time.Now())
 	if err != nil {
-		w.out.Print("answer: ", err)
+		w.printf("answer: %v", err)
 		return nil, err
 	}
-	w.out.Print("answer: ", response.Status)
-	good := !failed && response.StatusCode == http.StatusOK
-	w.listed.Store(good && !query.Has("watch"))
-	if good && query.Has("watch") {
+	w.printf("answer: %s", response.Status)
+	if watches && response.StatusCode == http.StatusOK && response.Request != nil {
 		response.Body = w.follow(r.Context(), response.Body)
 	}
 	return response, nil
 }
 
-// kind says by its query what a request is for.
-func (w *wire) kind(query url.Values) string {
-	version := query.Get("resourceVersion")
-	switch all := query.Has("sendInitialEvents") || !query.Has("watch"); {
-	case !all && w.listed.Load():
-		return "watch"
-	case !all:
-		return "rewatch"
-	case version == "" || version == "0":
-		return "list"
-	}
-	return "relist"
-}
-
 func (w *wire) faulty() bool { return w.begun.Err() != nil && w.over.Err() == nil }
 
-// fail is what becomes of a request during the fault, or nil if it passes.
-func (w *wire) fail(r *http.Request, kind string) (*http.Response, error) {
+// answer is the server's, or that of the fault.
+func (w *wire) answer(r *http.Request, kind string) (*http.Response, error) {
 	code, _ := strconv.Atoi(*fault)
 	switch {
 	case !w.faulty():
+		code = 0
 	case *fault == "cut":
-		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
+		return nil, syscall.ECONNREFUSED
 	case *fault == "silent":
 		select {
 		case <-w.over.Done():
 		case <-r.Context().Done():
-			return nil, r.Context().Err()
 		}
-	case code == http.StatusGone:
-		if kind == "rewatch" && !w.expired.Swap(true) {
-			return status(r, code)
-		}
-	case code != 0:
-		return status(r, code)
 	}
-	return nil, nil
-}
-
-// status is an API server's answer if it refuses a request.
-func status(r *http.Request, code int) (*http.Response, error) {
-	pods := corev1.Resource("pods")
-	status := apierrors.NewGenericServerResponse(code, "get", pods, "", "", 0, false).Status()
-	status.TypeMeta = metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}
-	body, err := json.Marshal(status)
-	header := http.Header{"Content-Type": {"application/json"}}
-	text := fmt.Sprintf("%d %s", code, http.StatusText(code))
+	if code == 0 || code == http.StatusGone && (kind != "rewatch" || w.expired.Swap(true)) {
+		return w.next.RoundTrip(r)
+	}
+	text, header := http.StatusText(code), http.Header{"Content-Type": {"application/json"}}
+	body := fmt.Sprintf(`{"kind": "Status", "apiVersion": "v1", "status": "Failure", `+
+		`"code": %d, "reason": %q, "message": %q}`, code, strings.ReplaceAll(text, " ", ""), text)
 	switch code {
 	case http.StatusTooManyRequests:
 		header.Set("Retry-After", "1")
-	case http.StatusGone: // in the stream, as an event
-		body, text = fmt.Appendf(nil, `{"type":"ERROR","object":%s}`, body), "200 OK, in it ERROR "+text
-		code = http.StatusOK
+	case http.StatusGone: // an API server says this in the stream
+		code, text, body = 200, "OK, ERROR 410 Gone", `{"type": "ERROR", "object": `+body+"}"
 	}
-	return &http.Response{StatusCode: code, Status: text, Header: header, Request: r,
-		Body: io.NopCloser(bytes.NewReader(body))}, err
+	return &http.Response{StatusCode: code, Status: fmt.Sprint(code, " ", text), Header: header,
+		Body: io.NopCloser(strings.NewReader(body))}, nil
 }
 
-// A stream is the answer to a watch, until the server, the client or the fault ends it.
-type stream struct {
-	io.Closer
-	ctx      context.Context
-	wire     *wire
-	lines    *bufio.Reader
-	rest     []byte      // of a line
-	withheld atomic.Bool // a line, by the fault
-	cut      atomic.Bool
-}
-
+// follow passes on the events of a watch, each a line, until the server or the fault ends it.
 func (w *wire) follow(ctx context.Context, body io.ReadCloser) io.ReadCloser {
-	s := &stream{Closer: body, ctx: ctx, wire: w, lines: bufio.NewReader(body)}
-	when := w.begun
+	events, to := io.Pipe()
+	when, whole := w.begun, func() bool { return true }
 	if *fault == "silent" || *fault == "bookmark" {
 		when = w.over
 	}
-	if when.Err() == nil { // else the fault does not end this one
-		context.AfterFunc(when, func() {
-			if *fault != "bookmark" || s.withheld.Load() {
-				s.cut.Store(true)
-				_ = body.Close()
-			}
-		})
+	if when.Err() == nil { // the fault ends only what was there before
+		whole = context.AfterFunc(when, func() { _ = body.Close() })
 	}
-	return s
-}
-
-func (s *stream) Read(p []byte) (int, error) {
-	for len(s.rest) == 0 {
-		line, err := s.lines.ReadBytes('\n')
-		end := bytes.Contains(line, []byte(metav1.InitialEventsAnnotationKey))
-		if s.wire.faulty() && (*fault == "silent" || *fault == "bookmark" && end) {
-			s.withheld.Store(true)
-			line = nil
-		}
-		if s.cut.Load() {
-			line, err = nil, faults[*fault]
-		}
-		if s.rest = line; err != nil && len(line) == 0 {
-			if s.ctx.Err() == nil {
-				s.wire.ended.Store(time.Now())
-				s.wire.out.Print("answer ends: ", err)
+	go func() {
+		lines, line, err := bufio.NewReader(body), "", error(nil)
+		for err == nil {
+			line, err = lines.ReadString('\n')
+			last := strings.Contains(line, metav1.InitialEventsAnnotationKey)
+			if !w.faulty() || *fault != "silent" && (*fault != "bookmark" || !last) {
+				_, _ = io.WriteString(to, line)
 			}
-			return 0, err
 		}
-	}
-	n := copy(p, s.rest)
-	s.rest = s.rest[n:]
-	return n, nil
+		if !whole() {
+			err = faults[*fault]
+		}
+		if w.ended.Store(time.Now()); ctx.Err() == nil {
+			w.printf("answer ends: %v", err)
+		}
+		_ = to.CloseWithError(err)
+	}()
+	return events
 }
