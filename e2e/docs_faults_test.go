@@ -101,7 +101,7 @@ func (w *wire) test(t *testing.T) {
 				// client-go looks every 10 s, and logs what is missing for 10 s.
 				args = append(args, "--at", "0s", "--for", "25s")
 			}
-			env := []string{"KUBECONFIG=" + w.kubeconfig, "KUBE_CACHE_MUTATION_DETECTOR=true"}
+			env := []string{"KUBECONFIG=" + w.kubeconfig} // the mutation detector would log that it is on
 			if !w.watchList {
 				env = append(env, "KUBE_FEATURE_WatchListClient=false")
 			}
@@ -236,7 +236,8 @@ func (w *wire) handlers() []logmatch.Step {
 		return []logmatch.Step{initial("unchanged", "changed", "created"), after}
 	case w.name == "410": // the relist may come before, between or after the writes
 		return []logmatch.Step{before, logmatch.AnyOrder(
-			deleted(w.key("deleted"), `: tombstone=(true|false)`), write, created, relisted("unchanged"),
+			updated(w.key("deleted"), `: \d+ → \d+`).AnyNumber(), deleted(w.key("deleted"), `: tombstone=(true|false)`),
+			write, created, relisted("unchanged"),
 			relisted("deleted").AnyNumber(), relisted("changed").AnyNumber(), relisted("created").AnyNumber(),
 		), after}
 	case w.relist:
@@ -244,7 +245,9 @@ func (w *wire) handlers() []logmatch.Step {
 			deleted(w.key("deleted"), `: tombstone=true`), write, created, relisted("unchanged"),
 		), after}
 	}
-	return []logmatch.Step{before, deleted(w.key("deleted"), `: tombstone=false`), write, created, after}
+	return []logmatch.Step{
+		before, updated(w.key("deleted"), `: \d+ → \d+`).AnyNumber(), deleted(w.key("deleted"), `: tombstone=false`), write, created, after,
+	}
 }
 
 // wants is what client-go has to log, and logged what it logs.
