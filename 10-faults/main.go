@@ -116,11 +116,11 @@ func run(ctx context.Context, config *rest.Config, stdout io.Writer) error {
 			cache.MetaObjectToName(pod), origin, pod.ResourceVersion)
 	}
 	handleUpdate := func(old, pod *corev1.Pod) {
-		change := old.ResourceVersion + " → " + pod.ResourceVersion
+		why := old.ResourceVersion + " → " + pod.ResourceVersion
 		if old.ResourceVersion == pod.ResourceVersion {
-			change = "relist, resourceVersion " + pod.ResourceVersion
+			why = "relist, resourceVersion " + pod.ResourceVersion
 		}
-		w.printf("handleUpdate is called for Pod (key: %s): %s", cache.MetaObjectToName(pod), change)
+		w.printf("handleUpdate is called for Pod (key: %s): %s", cache.MetaObjectToName(pod), why)
 	}
 	handleDelete := func(pod corev1informers.DeletedPod) {
 		w.printf("handleDelete is called for Pod (key: %s): tombstone=%t",
