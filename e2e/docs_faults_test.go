@@ -299,7 +299,8 @@ func (w *wire) row(t *testing.T) []string {
 			}
 		case strings.HasPrefix(text, "answer: "):
 			if first != "" {
-				answer = cmp.Or(answer, strings.TrimPrefix(text, "answer: "))
+				text = strings.TrimPrefix(text, "answer: ")
+				answer = cmp.Or(answer, regexp.MustCompile(`ERROR \d+|^\d+`).FindString(text), text)
 			}
 			goesOn = at - begins
 		case strings.HasPrefix(text, "watch error handler"):
