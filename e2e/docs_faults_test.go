@@ -300,7 +300,7 @@ func (w *wire) row(t *testing.T) []string {
 		case strings.HasPrefix(text, "answer: "):
 			if first != "" {
 				text = strings.TrimPrefix(text, "answer: ")
-				answer = cmp.Or(answer, regexp.MustCompile(`ERROR \d+|^\d+`).FindString(text), text)
+				answer = cmp.Or(answer, regexp.MustCompile(`ERROR \d+`).FindString(text), regexp.MustCompile(`^\d+`).FindString(text), text)
 			}
 			goesOn = at - begins
 		case strings.HasPrefix(text, "watch error handler"):
