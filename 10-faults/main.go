@@ -242,7 +242,7 @@ func (w *wire) follow(ctx context.Context, body io.ReadCloser) io.ReadCloser {
 		when = w.over
 	}
 	if when.Err() == nil { // the fault ends only what was there before
-		whole = context.AfterFunc(when, func() { _ = body.Close() }) //nolint:contextcheck // by time
+		whole = context.AfterFunc(when, func() { _ = body.Close() }) //nolint:contextcheck // timed
 	}
 	go func() {
 		lines, line, err := bufio.NewReader(body), "", error(nil)
