@@ -335,8 +335,14 @@ func events(log []logmatch.Line) (all []event) {
 // alive, each in the version that 05 saw last.
 func (s *scene) agrees(t *testing.T) {
 	t.Helper()
+	s.agreesWith(t, s.chapter.Log())
+}
+
+// agreesWith does that with the lines of 05.
+func (s *scene) agreesWith(t *testing.T, log []logmatch.Line) {
+	t.Helper()
 	said := map[string]string{}
-	for _, e := range events(s.chapter.Log()) {
+	for _, e := range events(log) {
 		if e.kind == "Delete" {
 			delete(said, e.key)
 		} else {

@@ -123,6 +123,14 @@ var breakages = []struct {
 		[]string{"		if err := i.stop(); err != nil {", "		if err := error(nil); err != nil {"},
 	},
 	{"no grace period", "08-testing", "TestTesting/life", "was deleted without a grace period", noGrace},
+	{
+		"a silent wire delivers", "10-faults", "TestWireFaults/faults/silent,_WatchList_on", "does not fit: expected Delete of NS/deleted: tombstone=true",
+		[]string{`if !w.faulty() || *fault != "silent" &&`, `if !w.faulty() || true ||`},
+	},
+	{
+		"watch errors are not printed", "10-faults", "TestWireFaults/faults/503,_WatchList_on", "expected the watch error handler",
+		[]string{`w.printf("watch error handler is called: watch pods: %v", err)`, "_ = err"},
+	},
 }
 
 // namespace is the generated name of a test's namespace.

@@ -150,7 +150,7 @@ func undecodable(t *testing.T) string {
 	mux.HandleFunc("GET /api/v1/pods", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		if r.URL.Query().Get("watch") != "" {
-			fmt.Fprintf(w, `{"type": "ADDED", "object": %s}`, pod)
+			fmt.Fprintf(w, `{"type": "ADDED", "object": %s}`+"\n", pod)
 			w.(http.Flusher).Flush()
 			<-r.Context().Done()
 			return

@@ -46,7 +46,11 @@ func same(expr string) map[string]string { return map[string]string{expr: expr} 
 
 var rules = map[string]rule{
 	// Every write to the cluster gets a new one.
-	"resourceVersions": {vary: map[string]string{`resourceVersion \d+`: `resourceVersion \d+`, `\d+ → \d+`: `\d+ → \d+`}},
+	"resourceVersions": {vary: map[string]string{
+		`resourceVersion \d+`: `resourceVersion \d+`, `resourceVersion=\d+`: `resourceVersion=\d+`, `\d+ → \d+`: `\d+ → \d+`,
+	}},
+	// When something happened, and how long it took.
+	"seconds": {vary: same(` *\d+\.\ds`)},
 	// The names of the cluster, its nodes, its users, and the demo's namespace.
 	"names": {vary: map[string]string{
 		`context [^ ,]+`: `context [^ ,]+`, `node [a-z][^ ,]*`: `node [a-z][^ ,]*`, `User \\"[^"]+\\"`: `User \\"[^"]+\\"`,

@@ -25,6 +25,7 @@ func blocks(t *testing.T) []Block {
 func TestShownIsAccepted(t *testing.T) {
 	other := strings.NewReplacer(
 		"informers-e2e", "another", "demo-", "demo-x", "nginx:1.22", "nginx:2", "node kind-", "node other-",
+		" 401", " 401", " 403", " 403", " 410", " 410", " 429", " 429", // status codes
 		"127.0.0.1:4", "127.0.0.1:5", " 4", " 9", "v1.37.2\n", "v1.36.0\n", "E112", "E012", "pkg/mod/", "elsewhere/")
 	for _, b := range blocks(t) {
 		if err := b.Check(b.Text); err != nil {
