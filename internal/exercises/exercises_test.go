@@ -155,6 +155,24 @@ var exercises = []struct {
 			"{factory, selected}", "{selected}", "\treturn s, nil\n", "\tfactory.StartWithContext(ctx)\n\treturn s, nil\n",
 		}},
 	}},
+	{"11", "but Of returned map[db:264Mi web:256Mi]. web existed when the informer started", []fix{
+		{name: "skip what has one container", says: "Now there is a pod whose overhead does not count", edits: []string{
+			"\tmemory := overhead", "\tif len(pod.Spec.Containers) == 1 {\n\t\treturn pod, nil\n\t}\n\tmemory := overhead",
+		}},
+		{name: "no transform", says: "Of returned map[db:200Mi web:100Mi]", edits: []string{", informers.WithTransform(shrink)", ""}},
+		{name: "mark what was transformed", edits: []string{
+			"\tmemory := overhead", "\tif pod.Annotations[\"shrunk\"] != \"\" {\n\t\treturn pod, nil\n\t}\n\tpod.Annotations = map[string]string{\"shrunk\": \"yes\"}\n\tmemory := overhead",
+		}},
+	}},
+	{"12", `import succeeded, and then it was deleted, but its outcome is "killed"`, []fix{
+		{name: "skip the tombstone", says: "no one says that import is gone", edits: []string{
+			"\tcase pod.OptionalObj == nil:\n", "\tcase pod.FinalStateUnknown != nil:\n\tcase pod.OptionalObj == nil:\n",
+		}},
+		{name: "call it a success", says: "the informer saw the delete of web and its last state", edits: []string{`"killed"`, `"succeeded"`}},
+		{name: "trust a final state", edits: []string{
+			"\tdefault:\n", "\tcase pod.FinalStateUnknown != nil:\n\t\to.ended[pod.GetName()] = \"unknown\"\n\tdefault:\n",
+		}},
+	}},
 }
 
 func TestExercises(t *testing.T) {
@@ -210,7 +228,7 @@ func TestComplete(t *testing.T) {
 			t.Errorf("%s is %s in the table above", name, exercises[i].name)
 		}
 		given, solution := read(t, name, "exercise.go"), read(t, "solutions", name, "exercise.go")
-		head := regexp.MustCompile(`^// Exercise ` + name + `: after (0\d-\w+)\. Run go test \./` + name + ` until it passes; hint\.md has a hint\.\n\npackage exercise\n`)
+		head := regexp.MustCompile(`^// Exercise ` + name + `: after (\d\d-\w+)\. Run go test \./` + name + ` until it passes; hint\.md has a hint\.\n\npackage exercise\n`)
 		m := head.FindStringSubmatch(given)
 		if m == nil {
 			t.Errorf("%s does not start like the others", name)

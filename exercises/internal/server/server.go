@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 )
@@ -62,6 +63,30 @@ func SlowLists(t *testing.T, client *fake.Clientset) {
 		time.Sleep(delay)
 		return false, nil, nil
 	})
+}
+
+// A WatchList is a client whose API server sends the initial state as events of a watch, as
+// today's API servers do. The fake clientset itself only knows lists.
+type WatchList struct {
+	kubernetes.Interface                    // without what says that the client is a fake
+	Watch                *watch.FakeWatcher // the newest watch of pods
+}
+
+// NewWatchList returns a client of a server that has these pods.
+func NewWatchList(pods ...*corev1.Pod) *WatchList {
+	client := fake.NewClientset()
+	s := &WatchList{Interface: struct{ kubernetes.Interface }{client}}
+	client.PrependWatchReactor("pods", func(clienttesting.Action) (bool, watch.Interface, error) {
+		s.Watch = watch.NewFakeWithChanSize(len(pods)+1, false)
+		for _, pod := range pods {
+			s.Watch.Add(pod.DeepCopy())
+		}
+		s.Watch.Action(watch.Bookmark, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
+			ResourceVersion: "100", Annotations: map[string]string{metav1.InitialEventsAnnotationKey: "true"},
+		}})
+		return true, s.Watch, nil
+	})
+	return s
 }
 
 // Pod returns a pod with a resourceVersion, which the fake clientset does not set.
