@@ -173,6 +173,13 @@ var exercises = []struct {
 			"\tdefault:\n", "\tcase pod.FinalStateUnknown != nil:\n\t\to.ended[pod.GetName()] = \"unknown\"\n\tdefault:\n",
 		}},
 	}},
+	{"13", "there is the widget three, but Names returned [one two]", []fix{
+		{name: "shut the factory down", says: "The API server got no request after that", edits: []string{"{ w.cancel() }", "{ w.cancel(); w.factory.Shutdown() }"}},
+		{name: "let it run", says: "The informer still runs", edits: []string{"{ w.cancel() }", "{}"}},
+		{name: "do not wait", of: "solution", says: "the definition was installed, but Names returned [] and", edits: []string{
+			`!cache.WaitFor(ctx, "", informer.Informer().HasSyncedChecker())`, "ctx.Err() != nil",
+		}},
+	}},
 }
 
 func TestExercises(t *testing.T) {
