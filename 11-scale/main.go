@@ -256,7 +256,7 @@ func trim(object any) (any, error) {
 	case *metav1.PartialObjectMetadata:
 		return &metav1.PartialObjectMetadata{ObjectMeta: trimMeta(o.ObjectMeta)}, nil
 	}
-	return object, nil // an error would keep the object out of the store
+	return object, nil // an error would keep the object out of the store, with LIST all objects
 }
 
 func trimMeta(o metav1.ObjectMeta) metav1.ObjectMeta {

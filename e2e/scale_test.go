@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -103,6 +104,21 @@ func TestScale(t *testing.T) {
 					"--field-selector", "metadata.name=pod-7")
 			}
 		})).
+		Assess("what the README breaks: a transform without the node, and bytes after decompression", step(func(t *testing.T) {
+			before := s.ask(t, noWatchList, []string{"pods on node <none>: 300"}, "--namespace", s.big)
+			bin := t.TempDir()
+			flag := chapters.Overlay(t, root, t.TempDir(), "11-scale",
+				"			Spec:       corev1.PodSpec{NodeName: o.Spec.NodeName},\n", "", "config.DisableCompression = true", "")
+			if err := chapters.Build(root, bin, []string{"11-scale"}, flag); err != nil {
+				t.Fatal(err)
+			}
+			s.binary = filepath.Join(bin, "11-scale")
+			s.ask(t, "", []string{"pods on node <none>: 1"}, "--namespace", s.namespace, "--store", "trimmed")
+			after := s.ask(t, noWatchList, []string{"pods on node <none>: 300"}, "--namespace", s.big)
+			if a, b := before["received"], after["received"]; a*10 < b*9 || b*10 < a*9 {
+				t.Errorf("received %d KiB, and %d KiB if the transport may decompress", a, b)
+			}
+		})).
 		Assess("a field that pods cannot be selected by is refused", step(func(t *testing.T) {
 			s.chapter = s.start(t, "11-scale", "--field-selector", "spec.hostname=web", "--sync-timeout", "3s")
 			code, last := s.chapter.End(t, timeout), ""
@@ -120,6 +136,7 @@ func TestScale(t *testing.T) {
 type costs struct {
 	scene
 	big, other string
+	binary     string // that of the chapter, unless it is empty
 }
 
 func (s *costs) makeNamespace(t *testing.T) string {
@@ -167,7 +184,7 @@ var costLine = regexp.MustCompile(`^(pods in the store|time to sync|requests|rec
 // a second copy of the store.
 func (s *costs) ask(t *testing.T, env string, want []string, args ...string) cost {
 	t.Helper()
-	s.chapter = chapters.Start(t, filepath.Join(*built, "11-scale"), []string{"KUBECONFIG=" + s.kubeconfig, env}, args...)
+	s.chapter = chapters.Start(t, cmp.Or(s.binary, filepath.Join(*built, "11-scale")), []string{"KUBECONFIG=" + s.kubeconfig, env}, args...)
 	s.awaitLine(t, want[len(want)-1])
 	s.interrupt(t)
 	t.Log(env)

@@ -255,7 +255,7 @@ func TestBadFlags(t *testing.T) {
 		{"11-scale", "--store=metadata", "--store metadata needs --by: the node is not in a pod's metadata"},
 		{"11-scale", "--encoding=cbor", "--encoding must be protobuf or json"},
 		{"11-scale", "--namespace=a,a", "--namespace must name each namespace once"},
-		{"11-scale", "--selector=,", `--selector: found ',', expected: identifier after ','`},
+		{"11-scale", "--selector=,", `--selector: found ',', expected: !, identifier, or 'end of string'`},
 		{"11-scale", "--field-selector=web", `--field-selector: invalid selector: 'web'; can't understand 'web'`},
 	}
 	for _, name := range all[3:] {
