@@ -131,6 +131,14 @@ var breakages = []struct {
 		"watch errors are not printed", "10-faults", "TestWireFaults/faults/503,_WatchList_on", "expected the watch error handler",
 		[]string{`w.printf("watch error handler is called: watch pods: %v", err)`, "_ = err"},
 	},
+	{
+		"the transform is not applied", "11-scale", "TestScale", "KiB with whole pods, want less than half",
+		[]string{"informer.SetTransform(trim)", "error(nil)", "\n// trim makes", "\nvar _ = trim\n\n// trim makes"},
+	},
+	{
+		"the selectors are not sent", "11-scale", "TestScale", "want the answer",
+		[]string{"options.LabelSelector, options.FieldSelector = *selector, *field", "_, _ = *selector, *field"},
+	},
 }
 
 // namespace is the generated name of a test's namespace.

@@ -251,6 +251,12 @@ func TestBadFlags(t *testing.T) {
 		{"10-faults", "--at=-1s", faults},
 		{"10-faults", "--for=0", faults},
 		{"10-faults", "--for=-1s", faults},
+		{"11-scale", "--store=half", "--store must be whole, trimmed, or metadata"},
+		{"11-scale", "--store=metadata", "--store metadata needs --by: the node is not in a pod's metadata"},
+		{"11-scale", "--encoding=cbor", "--encoding must be protobuf or json"},
+		{"11-scale", "--namespace=a,a", "--namespace must name each namespace once"},
+		{"11-scale", "--selector=,", `--selector: found ',', expected: !, identifier, or 'end of string'`},
+		{"11-scale", "--field-selector=web", `--field-selector: invalid selector: 'web'; can't understand 'web'`},
 	}
 	for _, name := range all[3:] {
 		tests = append(tests, test{name, "--sync-timeout=0", timeout})
