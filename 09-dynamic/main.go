@@ -62,8 +62,8 @@ func main() {
 	}
 }
 
-// A watcher has clients for any resource: discovery says which resources there are, dynamic
-// gets objects as maps, metadata gets only the metadata of objects.
+// A watcher has clients for any resource: discovery lists the resources, dynamic gets objects
+// as maps, metadata gets only the metadata of objects.
 type watcher struct {
 	discovery discovery.DiscoveryInterfaceWithContext
 	dynamic   dynamic.Interface
@@ -129,7 +129,7 @@ func (w *watcher) run(ctx context.Context) error {
 			return err
 		}
 	}
-	names := workqueue.NewTyped[string]() // of CustomResourceDefinitions to look at
+	names := workqueue.NewTyped[string]() // of CustomResourceDefinitions to check
 	context.AfterFunc(ctx, names.ShutDown)
 	if *group != "" {
 		if err := w.watchCRDs(ctx, names); err != nil {
@@ -254,7 +254,7 @@ type informer struct {
 	cache.SharedIndexInformer
 	resource resource
 	handler  cache.ResourceEventHandlerRegistration
-	told     sets.Set[string] // the keys of which the handler got an Add, and no Delete yet
+	told     sets.Set[string] // keys for which the handler got an Add, and no Delete yet
 	cancel   context.CancelFunc
 }
 
@@ -302,8 +302,8 @@ func (w *watcher) watchCRDs(ctx context.Context, names *workqueue.Typed[string])
 		})
 }
 
-// follow looks at a CustomResourceDefinition, which may be gone. While the API server
-// serves its resource an informer runs.
+// follow checks a CustomResourceDefinition, which may have been deleted. An informer runs
+// while the API server serves the resource.
 func (w *watcher) follow(ctx context.Context, name string) error {
 	if _, g, _ := strings.Cut(name, "."); g != *group { // widgets.example.com
 		return nil
@@ -317,7 +317,7 @@ func (w *watcher) follow(ctx context.Context, name string) error {
 		if err := i.stop(); err != nil {
 			return fmt.Errorf("stop %s: %w", i.resource, err)
 		}
-		if !exists { // nor do its objects, of which the handler may not have been told
+		if !exists { // its objects are deleted, too, and the last Deletes may not have arrived
 			for key := range i.told {
 				w.print("handleDelete", i, key)
 			}
