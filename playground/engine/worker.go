@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"k8s.io/client-go/util/workqueue"
@@ -19,6 +20,7 @@ type worker struct {
 	settings WorkerSettings
 	queue    workqueue.TypedRateLimitingInterface[string]
 	failures map[string]int // only the worker uses it
+	seen     sync.Mutex     // an Add is seen before the Get that it allows
 }
 
 func (e *Engine) newWorker(ctx context.Context, settings WorkerSettings) *worker {
@@ -39,6 +41,8 @@ func (w *worker) see(kind, key string) {
 }
 
 func (w *worker) add(key string) {
+	w.seen.Lock()
+	defer w.seen.Unlock()
 	w.queue.Add(key)
 	w.see("Add", key)
 }
@@ -49,7 +53,9 @@ func (w *worker) processNextWorkItem() bool {
 		return false
 	}
 	defer w.queue.Done(key)
+	w.seen.Lock()
 	w.see("Get", key)
+	w.seen.Unlock()
 	time.Sleep(w.settings.Takes)
 	if w.failures[key] < w.settings.Fails {
 		w.failures[key]++
