@@ -168,8 +168,12 @@ type resource struct {
 	namespace string // to watch, all if it is empty
 }
 
+// String returns a name that --resource takes, too.
 func (r resource) String() string {
-	return strings.TrimSuffix(r.Resource+"."+r.Version+"."+r.Group, ".")
+	if r.Group == "" {
+		return r.Resource
+	}
+	return r.Resource + "." + r.Version + "." + r.Group
 }
 
 // find looks up a resource as kubectl does: by plural, singular or short name, or by

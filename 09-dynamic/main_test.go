@@ -64,10 +64,10 @@ func TestFind(t *testing.T) {
 	}
 	mapper := restmapper.NewShortcutExpanderWithContext(restmapper.NewDiscoveryRESTMapperWithContext(groups), w.discovery, nil)
 	for name, want := range map[string]string{
-		"pods": "pods.v1", "pod": "pods.v1", "Pod": "pods.v1", "po": "pods.v1", "pods.v1.": "pods.v1",
-		"no": "nodes.v1", "Node": "nodes.v1",
+		"pods": "pods", "pod": "pods", "Pod": "pods", "po": "pods", "pods.v1.": "pods",
+		"no": "nodes", "Node": "nodes",
 		"deploy": "deployments.v1.apps", "deployments.apps": "deployments.v1.apps", "Deployment.v1.apps": "deployments.v1.apps",
-		"events": "events.v1", "events.events.k8s.io": "events.v1.events.k8s.io", "events.v1.events.k8s.io": "events.v1.events.k8s.io",
+		"events": "events", "events.events.k8s.io": "events.v1.events.k8s.io", "events.v1.events.k8s.io": "events.v1.events.k8s.io",
 		"widgets.v1.example.com": "widgets.v2.v1.example.com", "widgets.v2.v1.example.com": "widgets.v2.v1.example.com",
 		"deployments.v2.apps": none, "pods/status": none, "gadgets": none,
 		"bindings": "an informer needs list and watch, it has [create]",
@@ -117,7 +117,7 @@ func TestServed(t *testing.T) {
 		{"only what is served", definition("True", "v1", "v2-"), "widgets.v1.example.com"},
 		{"no version is served", definition("True", "v1-"), ""},
 	} {
-		if got := strings.Trim(served(test.crd).String(), "."); got != test.want {
+		if got := served(test.crd).String(); got != test.want {
 			t.Errorf("%s: %q, want %q", test.name, got, test.want)
 		}
 	}
@@ -183,7 +183,7 @@ func TestFollow(t *testing.T) {
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
-		want := `pods.v1: informer starts
+		want := `pods: informer starts
 cache is synced
 widgets.v1.example.com: informer starts
 widgets.v1.example.com: informer has stopped

@@ -28,14 +28,14 @@ func TestDynamic(t *testing.T) {
 	if cluster.Which == "current" {
 		t.Skip("current: everyone on the cluster would see the CRD")
 	}
-	for name, how := range map[string][]string{
-		"maps":              nil,
-		"metadata":          {"--metadata"},
-		"without WatchList": {"KUBE_FEATURE_WatchListClient=false"},
+	for name, how := range map[string]struct{ args, env []string }{
+		"maps":              {},
+		"metadata":          {args: []string{"--metadata"}},
+		"without WatchList": {env: []string{noWatchList}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			widgetsLive(t, how...)
+			widgetsLive(t, how.args, how.env)
 		})
 	}
 }
@@ -47,7 +47,7 @@ type custom struct {
 	dynamic dynamic.Interface
 }
 
-func widgetsLive(t *testing.T, how ...string) {
+func widgetsLive(t *testing.T, args, env []string) {
 	c := &custom{group: "informers-" + rand.String(5) + ".example.com"}
 	name := func(version string) string { return "widgets." + version + "." + c.group }
 	asked := 0 // requests of the first informer that failed
@@ -62,14 +62,8 @@ func widgetsLive(t *testing.T, how ...string) {
 			}
 			t.Cleanup(func() { _ = c.crds().Delete(context.Background(), "widgets."+c.group, metav1.DeleteOptions{}) })
 			c.createGated(t, "web")
-			args, env := []string{"--namespace", c.namespace, "--resource", "po", "--group", c.group}, []string{"KUBECONFIG=" + c.kubeconfig, "KUBE_CACHE_MUTATION_DETECTOR=true"}
-			for _, h := range how {
-				if strings.HasPrefix(h, "--") {
-					args = append(args, h)
-				} else {
-					env = append(env, h)
-				}
-			}
+			args := append([]string{"--namespace", c.namespace, "--resource", "po", "--group", c.group}, args...)
+			env := append([]string{"KUBECONFIG=" + c.kubeconfig, "KUBE_CACHE_MUTATION_DETECTOR=true"}, env...)
 			c.chapter = chapters.Start(t, filepath.Join(*built, "09-dynamic"), env, args...)
 			c.awaitLine(t, "cache is synced")
 		})).
@@ -119,7 +113,7 @@ func widgetsLive(t *testing.T, how ...string) {
 			c.awaitStep(t, c.line("Add", "Widget", "four"), timeout)
 		})).
 		Assess("the lines of each informer come between its start and its end", step(func(t *testing.T) {
-			pod := logmatch.Like("a line of pods", `(handle\w+ is called for Pod .*|pods\.v1: .*|cache is synced)`)
+			pod := logmatch.Like("a line of pods", `(handle\w+ is called for Pod .*|pods: .*|cache is synced)`)
 			// When a definition changes, the API server ends its watches: a relist may make Updates.
 			relists := []logmatch.Step{c.line("Update", "Widget", "two"), c.line("Update", "Widget", "three"), c.line("Update", "Widget", "four")}
 			lives := logmatch.Sequence{Pass: append(relists, pod), Steps: []logmatch.Step{
@@ -145,7 +139,7 @@ func widgetsLive(t *testing.T, how ...string) {
 			c.match(t, lives)
 			widget := logmatch.Like("a line of widgets", `(handle\w+ is called for Widget .*|widgets\..*)`)
 			c.match(t, logmatch.Sequence{Pass: []logmatch.Step{widget}, Steps: []logmatch.Step{
-				logmatch.Exactly("pods.v1: informer starts"),
+				logmatch.Exactly("pods: informer starts"),
 				c.line("Add", "Pod", "web"),
 				logmatch.Exactly("cache is synced"),
 				c.line("Add", "Pod", "beside"),

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -67,6 +68,10 @@ func TestOutputs(t *testing.T) {
 	}
 }
 
+// typed matches the first line that comes after the reader has typed in the other terminal: about nginx, about
+// widgets, or about the end of a fault.
+var typed = regexp.MustCompile(`/nginx|^widgets\.|fault \w+ is over$`)
+
 // follow does what a README says, and returns what the chapter prints until all that is shown has
 // come, as if its namespace were default.
 func (s *scene) follow(t *testing.T, chapter string, readme chapters.Readme, shown readmes.Block) string {
@@ -96,15 +101,9 @@ func (s *scene) follow(t *testing.T, chapter string, readme chapters.Readme, sho
 	}
 	lines := strings.Split(strings.TrimSuffix(shown.Text, "\n"), "\n")
 	if readme.Meanwhile != "" {
-		// The first line that the other terminal causes.
-		before := slices.IndexFunc(lines, func(line string) bool {
-			return strings.Contains(line, "/nginx") || strings.HasPrefix(line, "widgets.")
-		})
-		if fault := slices.IndexFunc(lines, func(line string) bool { return strings.HasSuffix(line, " begins") }); fault >= 0 {
-			before = fault + 1 // the reader of 10 waits for its fault
-		}
+		before := slices.IndexFunc(lines, typed.MatchString)
 		if before < 0 {
-			t.Fatalf("%s: the output has no line about the pod nginx or the widgets of the other terminal", shown.File)
+			t.Fatalf("%s: no line of the output matches %s", shown.File, typed)
 		}
 		await(lines[:before])
 		s.shell(t, readme.Meanwhile)

@@ -1,7 +1,6 @@
 package exercise
 
 import (
-	"context"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -32,14 +31,10 @@ func TestWidgets(t *testing.T) {
 			}
 			return n
 		}
-		// In the test the context of the program ends before the informer has to.
-		ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-		defer synctest.Wait()
-		defer cancel()
 
 		create("one")
 		w := NewWidgets(client)
-		if err := w.Installed(ctx); err != nil {
+		if err := w.Installed(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		want(t, w, "widget one exists and the definition was installed", "one")
@@ -49,7 +44,7 @@ func TestWidgets(t *testing.T) {
 
 		// The API server deletes the widgets of a definition that is removed.
 		for _, name := range []string{"one", "two"} {
-			if err := widgets.Delete(ctx, name, metav1.DeleteOptions{}); err != nil {
+			if err := widgets.Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -64,7 +59,7 @@ func TestWidgets(t *testing.T) {
 The informer still runs. An API server that does not serve the resource any longer answers 404,
 and the informer asks again and again.`, got, err)
 		}
-		if err := w.Installed(ctx); err != nil {
+		if err := w.Installed(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()

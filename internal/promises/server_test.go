@@ -39,7 +39,7 @@ func writeKubeconfig(t *testing.T, server string, ca []byte) string {
 // serve starts a TLS server on loopback and returns it and a kubeconfig for it.
 func serve(t *testing.T, handler http.Handler) (*httptest.Server, string) {
 	t.Helper()
-	server := httptest.NewUnstartedServer(discoverable(handler))
+	server := httptest.NewUnstartedServer(handler)
 	server.EnableHTTP2 = true
 	server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	server.StartTLS()
@@ -48,7 +48,7 @@ func serve(t *testing.T, handler http.Handler) (*httptest.Server, string) {
 	return server, writeKubeconfig(t, server.URL, ca)
 }
 
-// discoverable also tells whoever asks which resources there are: pods. Any client may know.
+// discoverable also lists resources, as an API server does for anyone who is logged in.
 func discoverable(handler http.Handler) http.Handler {
 	answers := map[string]any{
 		"/api":  metav1.APIVersions{TypeMeta: metav1.TypeMeta{Kind: "APIVersions", APIVersion: "v1"}, Versions: []string{"v1"}},
@@ -137,7 +137,7 @@ func forbidden(t *testing.T) string {
 		writeStatus(w, http.StatusForbidden, metav1.StatusReasonForbidden,
 			`pods is forbidden: User "jane" cannot list resource "pods" in API group "" at the cluster scope`)
 	})
-	_, kubeconfig := serve(t, mux)
+	_, kubeconfig := serve(t, discoverable(mux))
 	return kubeconfig
 }
 
@@ -182,5 +182,5 @@ func apiserver(count int) http.Handler {
 		pod := fmt.Sprintf(`{"kind":"Pod","apiVersion":"v1","metadata":{"name":"pod-%d"},"spec":{"containers":[{"name":"nginx","image":"nginx"}]}}`, i)
 		server.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/api/v1/namespaces/default/pods", strings.NewReader(pod)))
 	}
-	return server
+	return discoverable(server)
 }
