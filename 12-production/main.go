@@ -62,17 +62,22 @@ var (
 	namespace   = flag.String("namespace", metav1.NamespaceAll, "`namespace` to use (default: all)")
 	syncTimeout = flag.Duration("sync-timeout", time.Minute, "how long to wait for the cache")
 	workers     = flag.Int("workers", 4, "how many pods to process at a time, 1 or more")
-	address     = flag.String("http", "localhost:0", "`address` of metrics and health, port 0 for any")
+	address     = flag.String("http", "localhost:0", "`address` of health and metrics; 0: any port")
 )
 
 func main() {
 	klog.InitFlags(nil) // -v=4 logs what client-go does
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // the first ^C ends ctx, a second one kills the program
-	context.AfterFunc(ctx, func() { time.AfterFunc(shutdownTimeout, exitLate) })
+	context.AfterFunc(ctx, stop)    // the first ^C ends ctx, a second one kills the program
+	context.AfterFunc(ctx, func() { // the Lease is not released then: something may still act
+		time.AfterFunc(shutdownTimeout, func() {
+			fmt.Fprintf(os.Stderr, "not stopped within %s\n", shutdownTimeout)
+			os.Exit(1)
+		})
+	})
 
-	// client-go logs with klog. Its lines and ours have one format, and one level: -v=4 is slog's -4.
+	// client-go logs with klog: the same format, and the same level. -v=4 is -4 for slog.
 	v, _ := strconv.Atoi(flag.Lookup("v").Value.String())
 	options := &slog.HandlerOptions{Level: slog.Level(-v)}
 	logger := slog.New(slog.NewTextHandler(os.Stdout, options))
@@ -86,12 +91,6 @@ func main() {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-}
-
-// exitLate does not release the Lease, because something may still act.
-func exitLate() {
-	fmt.Fprintf(os.Stderr, "not stopped within %s\n", shutdownTimeout)
-	os.Exit(1)
 }
 
 // A cluster is where the program works.
@@ -144,12 +143,6 @@ func run(ctx context.Context, c *cluster, logger *slog.Logger) error {
 	if *workers < 1 {
 		return errors.New("--workers must be 1 or more")
 	}
-	listener, err := net.Listen("tcp", *address)
-	if err != nil {
-		return fmt.Errorf("--http: %w", err)
-	}
-	defer func() { _ = listener.Close() }()
-	logger.Info("serving metrics and health", "address", listener.Addr())
 
 	// No resync: every pod that has to be checked again is in the queue.
 	metricsName, err := cache.NewInformerName(name)
@@ -171,9 +164,16 @@ func run(ctx context.Context, c *cluster, logger *slog.Logger) error {
 	}
 
 	watchdog := leaderelection.NewLeaderHealthzAdaptor(leaseDuration)
-	server := &http.Server{Handler: endpoints(pods.HasSynced, watchdog), ReadTimeout: time.Minute}
-	defer func() { _ = server.Close() }()
-	go func() { _ = server.Serve(listener) }()
+	if *address != "" {
+		listener, err := net.Listen("tcp", *address)
+		if err != nil {
+			return fmt.Errorf("--http: %w", err)
+		}
+		logger.Info("serving metrics and health", "address", listener.Addr())
+		server := &http.Server{Handler: health(pods.HasSynced, watchdog), ReadTimeout: time.Minute}
+		defer func() { _ = server.Close() }()
+		go func() { _ = server.Serve(listener) }()
+	}
 
 	// What is in progress may be finished after ^C: work ends with the Lease, after the workers.
 	work, endWork := context.WithCancel(context.WithoutCancel(ctx))
@@ -235,9 +235,9 @@ func dropManagedFields(object any) (any, error) {
 	return object, nil
 }
 
-// endpoints are for Prometheus and the kubelet. A restart repairs neither a cache that is not
-// synced nor an API server that is down, so neither makes the program not live.
-func endpoints(synced func() bool, watchdog *leaderelection.HealthzAdaptor) http.Handler {
+// health answers the kubelet, and Prometheus. A restart repairs neither a cache that is not
+// synced nor an API server that is down, so in both cases the program is live.
+func health(synced func() bool, watchdog *leaderelection.HealthzAdaptor) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", legacyregistry.Handler())
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
@@ -296,7 +296,7 @@ func (c *controller) lead(
 	var wg sync.WaitGroup
 	for range *workers {
 		wg.Go(func() {
-			defer utilruntime.HandleCrashWithContext(lead) // logs a panic, and lets it end the program
+			defer utilruntime.HandleCrashWithContext(lead) // logs a panic, and panics again
 			for c.processNextWorkItem(lead) {
 			}
 		})
