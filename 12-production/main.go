@@ -319,16 +319,16 @@ func (c *controller) processNextWorkItem(ctx context.Context) bool {
 	}
 	defer c.queue.Done(key) // otherwise the queue never hands out this key again
 
-	ctx, cancel := context.WithTimeout(ctx, reconcileTimeout)
+	podCtx, cancel := context.WithTimeout(ctx, reconcileTimeout)
 	defer cancel()
-	requeueAfter, err := c.reconcile(ctx, key)
+	requeueAfter, err := c.reconcile(podCtx, key)
 	switch {
 	case err == nil:
 		c.queue.Forget(key) // the next failure waits 5 ms again
 		if requeueAfter > 0 {
 			c.queue.AddAfter(key, requeueAfter)
 		}
-	case !c.queue.ShuttingDown(): // otherwise we are stopping; the next leader checks every pod
+	case ctx.Err() == nil && !c.queue.ShuttingDown(): // otherwise the next leader checks every pod
 		c.logger.Error("will be tried again", "pod", key, "err", err)
 		c.queue.AddRateLimited(key) // each failure in a row doubles the wait
 	}
@@ -417,18 +417,22 @@ func (c *serverClock) Now() time.Time {
 	return last.date.Add(time.Since(last.at))
 }
 
-func (c *serverClock) wrap(next http.RoundTripper) http.RoundTripper {
-	return roundTripper(func(request *http.Request) (*http.Response, error) {
-		response, err := next.RoundTrip(request)
-		if err == nil {
-			if date, err := http.ParseTime(response.Header.Get("Date")); err == nil {
-				c.last.Store(&answer{date, time.Now()})
-			}
-		}
-		return response, err
-	})
+func (c *serverClock) wrap(next http.RoundTripper) http.RoundTripper { return dated{next, c} }
+
+type dated struct {
+	http.RoundTripper
+	clock *serverClock
 }
 
-type roundTripper func(*http.Request) (*http.Response, error)
+func (d dated) RoundTrip(request *http.Request) (*http.Response, error) {
+	response, err := d.RoundTripper.RoundTrip(request)
+	if err == nil {
+		if date, err := http.ParseTime(response.Header.Get("Date")); err == nil {
+			d.clock.last.Store(&answer{date, time.Now()})
+		}
+	}
+	return response, err
+}
 
-func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+// WrappedRoundTripper is for client-go, which looks for the transport below.
+func (d dated) WrappedRoundTripper() http.RoundTripper { return d.RoundTripper }

@@ -1,0 +1,466 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/informers"
+	corev1informers "k8s.io/client-go/informers/core/v1"
+	"sigs.k8s.io/e2e-framework/pkg/features"
+
+	"example.com/informers/internal/logmatch"
+)
+
+// 12 has two replicas, of which one acts. Whatever ends that one, while the time of many pods
+// ends one after another: none of them is deleted early, none twice, and the other replica goes on
+// after a time that the Lease's durations explain.
+
+var (
+	times   = flag.Int("times", 1, "how often each thing happens to the leader of 12")
+	ttlPods = flag.Int("ttl-pods", 100, "how many pods' time ends meanwhile")
+	ttlTime = flag.Duration("ttl-time", 30*time.Second, "from the end of the first one's to that of the last one's")
+)
+
+// The election's durations in 12, and how long a replica waits between two looks at the Lease:
+// client-go's leaderelection.go, JitterFactor 1.2.
+const (
+	leaseDuration, retryPeriod = 15 * time.Second, 2 * time.Second
+	look                       = retryPeriod * 22 / 10
+	// From the last renewal until another replica has seen it, has waited, and looks again.
+	unrenewed = look + leaseDuration + look
+)
+
+// An ending is what happens to the leader.
+type ending struct {
+	name    string
+	do      func(t *testing.T) (undo func())
+	longest time.Duration // until the other replica acts; 0 if it does not have to
+}
+
+// TestProduction runs the replicas as processes, on each cluster.
+func TestProduction(t *testing.T) {
+	t.Parallel()
+	t.Run("processes", func(t *testing.T) {
+		t.Parallel()
+		p := &processes{}
+		endings := []ending{
+			{"kill -9", p.kill, unrenewed},
+			{"^C", p.interruptLeader, look},
+			{"cut off", p.cutOff, unrenewed},
+		}
+		testenv.Test(t, features.New("12-production").WithLabel("chapter", "12").
+			WithSetup("two replicas", p.setup(func(t *testing.T) {
+				p.startReplica(t)
+				p.startReplica(t)
+			})).
+			Assess("the leader ends", step(func(t *testing.T) { p.try(t, endings) })).
+			Feature())
+	})
+	if cluster.Which == "kind" {
+		t.Run("deployment", func(t *testing.T) {
+			t.Parallel()
+			deployed(t)
+		})
+	}
+}
+
+// A ttlScene has pods whose time ends.
+type ttlScene struct {
+	scene
+	mu   sync.Mutex
+	gone map[string]time.Time // when the test saw that a pod was deleted
+	more chan struct{}        // has a value after that
+}
+
+// follow fills gone. It is an informer, because the API server ends a watch that cannot keep up.
+func (s *ttlScene) followDeletes(t *testing.T) {
+	t.Helper()
+	s.gone, s.more = map[string]time.Time{}, make(chan struct{}, 1)
+	factory := informers.NewSharedInformerFactoryWithOptions(s.client, 0, informers.WithNamespace(s.namespace))
+	_, err := factory.Core().V1().Pods().TypedInformer().AddTypedEventHandler(corev1informers.PodHandlerFuncs{
+		DeleteFunc: func(pod corev1informers.DeletedPod) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.gone[pod.GetObjectName().Name] = time.Now()
+			select {
+			case s.more <- struct{}{}:
+			default:
+			}
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	t.Cleanup(factory.Shutdown)
+	t.Cleanup(cancel)
+	factory.StartWithContext(ctx)
+	if err := factory.WaitForCacheSyncWithContext(ctx).Err; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// try lets each ending happen, as often as --times says.
+func (s *ttlScene) try(t *testing.T, endings []ending) {
+	s.followDeletes(t)
+	for i := range *times {
+		for j, e := range endings {
+			gap := s.trial(t, e, fmt.Sprintf("pod-%d-%d-", i, j))
+			t.Logf("%s: %d pods, none early, none twice, the longest gap is %s", e.name, *ttlPods, gap.Round(time.Millisecond))
+		}
+	}
+}
+
+// trial lets the time of pods end one after another, and meanwhile e happen to the leader. It returns
+// the longest time from a pod's end until its delete.
+func (s *ttlScene) trial(t *testing.T, e ending, prefix string) (gap time.Duration) {
+	t.Helper()
+	later := s.createPod(t, restricted(withTTL(gated(prefix+"later"), "50m")))
+	var mu sync.Mutex
+	over := map[string]time.Time{}
+	first := time.Now().Add(5*time.Second + time.Duration(*ttlPods)*20*time.Millisecond) // all exist by then
+	inParallel(t, *ttlPods, func(i int) error {
+		ttl := time.Until(first.Add(time.Duration(i) * *ttlTime / time.Duration(*ttlPods))).Round(time.Millisecond)
+		pod, err := s.client.CoreV1().Pods(s.namespace).Create(t.Context(),
+			restricted(withTTL(gated(fmt.Sprint(prefix, i)), ttl.String())), metav1.CreateOptions{})
+		if err == nil {
+			mu.Lock()
+			defer mu.Unlock()
+			over[pod.Name] = pod.CreationTimestamp.Add(ttl)
+		}
+		return err
+	})
+	s.awaitDeletes(t, slices.Sorted(maps.Keys(over)), 1)
+	begin := time.Now()
+	undo := e.do(t)
+	s.awaitDeletes(t, slices.Sorted(maps.Keys(over)), *ttlPods)
+	undo()
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, end := range over {
+		if s.gone[name].Before(end) {
+			t.Errorf("%s was deleted %s early", name, end.Sub(s.gone[name]))
+		}
+		gap = max(gap, s.gone[name].Sub(end))
+	}
+	if at, ok := s.gone[later.Name]; ok {
+		t.Errorf("%s has 50 minutes to live, and was deleted after %s", later.Name, at.Sub(later.CreationTimestamp.Time))
+	}
+	if most := e.longest + 5*time.Second + stalled(begin, time.Now()); gap > most {
+		t.Errorf("%s: the longest gap is %s, want at most %s", e.name, gap, most)
+	}
+	s.once(t, slices.Sorted(maps.Keys(over)))
+	return gap
+}
+
+// awaitDeletes waits until n of the pods are gone.
+func (s *ttlScene) awaitDeletes(t *testing.T, names []string, n int) {
+	t.Helper()
+	for limit := time.After(3 * timeout); ; {
+		s.mu.Lock()
+		missing := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return !s.gone[name].IsZero() })
+		s.mu.Unlock()
+		if len(names)-len(missing) >= n {
+			return
+		}
+		select {
+		case <-s.more:
+		case <-limit:
+			t.Fatalf("%d of %d pods are not deleted, such as %s", len(missing), len(names), missing[0])
+		}
+	}
+}
+
+// once: the API server carried out no second delete of a pod. Of the first, the log has no code if the
+// client was killed before it got the answer.
+func (s *ttlScene) once(t *testing.T, names []string) {
+	t.Helper()
+	requests, err := cluster.Audit(t.Context())
+	if errors.Is(err, errors.ErrUnsupported) {
+		return // current: what the server was asked is not known
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	deletes := map[string]int{}
+	for _, r := range requests {
+		if r.Verb == "delete" && r.Namespace == s.namespace && r.Code == 200 {
+			deletes[r.Name]++
+		}
+	}
+	for _, name := range names {
+		if deletes[name] > 1 {
+			t.Errorf("%s was deleted %d times", name, deletes[name])
+		}
+	}
+}
+
+// restricted makes a pod such that the Pod Security Standard of that name permits it.
+func restricted(pod *corev1.Pod) *corev1.Pod {
+	pod.Spec.Containers[0].SecurityContext = &corev1.SecurityContext{
+		RunAsNonRoot: new(true), AllowPrivilegeEscalation: new(false),
+		Capabilities:   &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
+		SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+	}
+	return pod
+}
+
+// processes are replicas that run here, each behind a proxy.
+type processes struct {
+	ttlScene
+	replicas []*outage
+}
+
+func (p *processes) startReplica(t *testing.T) {
+	t.Helper()
+	o := &outage{scene: scene{client: p.client, kubeconfig: p.kubeconfig, namespace: p.namespace}}
+	o.behindProxy(t)
+	o.chapter = o.start(t, "12-production")
+	o.awaitStep(t, logmatch.Like("the sync", `.* msg="cache is synced" .*`), timeout)
+	p.replicas = append(p.replicas, o)
+}
+
+// leader waits until a replica leads, and takes it out.
+func (p *processes) leader(t *testing.T) (leader *outage) {
+	t.Helper()
+	err := wait.PollUntilContextTimeout(t.Context(), 100*time.Millisecond, timeout, true, func(context.Context) (bool, error) {
+		i := slices.IndexFunc(p.replicas, func(o *outage) bool {
+			return strings.Contains(o.chapter.Stdout.String(), `msg="Successfully acquired lease"`)
+		})
+		if i >= 0 {
+			leader = p.replicas[i]
+			p.replicas = slices.Delete(p.replicas, i, i+1)
+		}
+		return i >= 0, nil
+	})
+	if err != nil {
+		t.Fatal("no replica leads: ", err)
+	}
+	return leader
+}
+
+// kill kills the leader, and starts another replica, as a kubelet does.
+func (p *processes) kill(t *testing.T) (undo func()) {
+	leader := p.leader(t)
+	leader.chapter.Signal(t, syscall.SIGKILL, timeout)
+	p.startReplica(t)
+	return func() {}
+}
+
+func (p *processes) interruptLeader(t *testing.T) (undo func()) {
+	leader := p.leader(t)
+	leader.interrupt(t)
+	leader.story(t)
+	p.startReplica(t)
+	return func() {}
+}
+
+// cutOff keeps the leader from the API server. It has to end by itself.
+func (p *processes) cutOff(t *testing.T) (undo func()) {
+	leader := p.leader(t)
+	leader.hang()
+	return func() {
+		t.Helper()
+		if code := leader.chapter.End(t, timeout); code != 1 || !strings.HasPrefix(leader.chapter.Stderr.String(), "the Lease is lost") {
+			t.Errorf("exit code %d, stderr:\n%s", code, &leader.chapter.Stderr)
+		}
+		leader.story(t)
+		p.startReplica(t)
+	}
+}
+
+// A deployment is 12 in pods, from its image and its manifests.
+type deployment struct {
+	ttlScene
+	tag string // of the images
+}
+
+func deployed(t *testing.T) {
+	d := &deployment{tag: "informers-ttl:" + cluster.Name}
+	endings := []ending{
+		{"kill -9", d.kill, unrenewed},
+		{"cut off", d.cutOff, unrenewed},
+		// The replica that goes on may be an old one, which ends too.
+		{"roll-out", func(t *testing.T) func() { return d.rollOut(t, "v1") }, 2 * look},
+		{"its clock jumps", func(t *testing.T) func() { return d.rollOut(t, "jumps") }, 2 * look},
+	}
+	testenv.Test(t, features.New("12-production deployed").WithLabel("chapter", "12").
+		WithSetup("its image and its manifests", d.setup(d.deploy)).
+		Assess("two replicas are ready, and nobody restarted them", step(func(t *testing.T) {
+			d.kubectl(t, "rollout", "status", "deployment/informers-ttl", "--timeout=2m")
+			if got := d.kubectl(t, "get", "pods", "-l", label, "-o", "jsonpath={.items[*].status.containerStatuses[*].restartCount}"); got != "0 0" {
+				t.Errorf("restarts: %q", got)
+			}
+		})).
+		Assess("the leader ends", step(func(t *testing.T) { d.try(t, endings) })).
+		Assess("an eviction leaves a replica", step(func(t *testing.T) {
+			d.kubectl(t, "rollout", "status", "deployment/informers-ttl", "--timeout=2m")
+			if got := d.kubectl(t, "get", "pdb/informers-ttl", "-o", "jsonpath={.status.disruptionsAllowed} of {.status.expectedPods}"); got != "1 of 2" {
+				t.Errorf("the API server would evict %s replicas, want 1 of 2", got)
+			}
+		})).
+		Feature())
+}
+
+const label = "app.kubernetes.io/name=informers-ttl"
+
+// deploy applies 12's manifests as its README does, in the namespace of the test: the pods of other
+// tests have a time, too.
+func (d *deployment) deploy(t *testing.T) {
+	t.Helper()
+	d.image(t, "v1")
+	d.image(t, "jumps", jumping(t))
+	dir := t.TempDir()
+	if err := os.CopyFS(filepath.Join(dir, "deploy"), os.DirFS(filepath.Join(root, "12-production", "deploy"))); err != nil {
+		t.Fatal(err)
+	}
+	name, _, _ := strings.Cut(d.tag, ":")
+	kustomization := fmt.Sprintf(`namespace: %[1]s
+resources: [deploy]
+images: [{name: %[2]s, newTag: %[3]s}]
+patches:
+- target: {kind: Deployment}
+  patch: '[{"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": "--namespace=%[1]s"}]'
+`, d.namespace, name, cluster.Name+"-v1")
+	if err := os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(kustomization), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d.kubectl(t, "apply", "-k", dir)
+	t.Cleanup(func() { // the namespace takes the rest with it
+		for _, kind := range []string{"clusterrole", "clusterrolebinding"} {
+			command(t, exec.Command("kubectl", "--kubeconfig", cluster.Kubeconfig, "delete", kind, "informers-ttl"))
+		}
+	})
+}
+
+// image builds 12's image, and loads it into the cluster.
+func (d *deployment) image(t *testing.T, version string, flags ...string) {
+	t.Helper()
+	dir, tag := t.TempDir(), d.tag+"-"+version
+	build := exec.CommandContext(t.Context(), "go", append(append([]string{"build", "-trimpath", "-ldflags=-s -w"}, flags...), "-o", dir, "./12-production")...)
+	build.Dir, build.Env = root, append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+	command(t, build)
+	command(t, exec.CommandContext(t.Context(), "docker", "build", "--tag", tag, "--file", filepath.Join(root, "12-production", "Dockerfile"), dir))
+	t.Cleanup(func() { command(t, exec.Command("docker", "rmi", tag)) })
+	load := exec.CommandContext(t.Context(), "go", "tool", "kind", "load", "docker-image", tag, "--name", cluster.Name)
+	load.Dir = root
+	command(t, load)
+}
+
+// leader is the pod that holds the Lease.
+func (d *deployment) leader(t *testing.T) *corev1.Pod {
+	t.Helper()
+	holder := d.kubectl(t, "get", "lease/informers-ttl", "-o", "jsonpath={.spec.holderIdentity}")
+	name, _, _ := strings.Cut(holder, "_")
+	pod, err := d.client.CoreV1().Pods(d.namespace).Get(t.Context(), name, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pod
+}
+
+// kill kills the leader's process. The kubelet starts another one in the same pod.
+func (d *deployment) kill(t *testing.T) (undo func()) {
+	slice := "pod" + strings.ReplaceAll(string(d.leader(t).UID), "-", "_")
+	d.node(t, `for p in $(pgrep -x 12-production); do if grep -q "`+slice+`" /proc/$p/cgroup; then kill -9 $p && exit; fi; done; exit 1`)
+	return func() {}
+}
+
+// cutOff drops what the leader sends to the API server. Nothing tells the leader.
+func (d *deployment) cutOff(t *testing.T) (undo func()) {
+	leader := d.leader(t)
+	rule := " INPUT -s " + leader.Status.PodIP + " -p tcp --dport 6443 -j DROP"
+	d.node(t, "iptables -I"+rule)
+	return func() {
+		t.Helper()
+		d.node(t, "iptables -D"+rule)
+		now, err := d.client.CoreV1().Pods(d.namespace).Get(t.Context(), leader.Name, metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		status := now.Status.ContainerStatuses[0]
+		if ended := status.LastTerminationState.Terminated; ended == nil || ended.ExitCode != 1 {
+			t.Errorf("a leader that was cut off has the state %+v, want one that ended by itself", status)
+		}
+	}
+}
+
+// rollOut replaces both replicas by another version of the image.
+func (d *deployment) rollOut(t *testing.T, version string) (undo func()) {
+	patch := fmt.Sprintf(`{"spec":{"template":{"metadata":{"annotations":{"rolled-out":"%s"}},"spec":{"containers":[{"name":"informers-ttl","image":"%s-%s"}]}}}}`,
+		time.Now().Format(time.RFC3339Nano), d.tag, version)
+	d.kubectl(t, "patch", "deployment/informers-ttl", "--patch", patch)
+	return func() {
+		t.Helper()
+		d.kubectl(t, "rollout", "status", "deployment/informers-ttl", "--timeout=2m")
+	}
+}
+
+// jumping returns a flag of go build, for a program whose clock jumps an hour ahead 20 s after its start.
+// Linux has one clock for all containers, so the program gets another package time.
+func jumping(t *testing.T) (flag string) {
+	t.Helper()
+	file := filepath.Join(strings.TrimSpace(command(t, exec.CommandContext(t.Context(), "go", "env", "GOROOT"))), "src", "time", "time.go")
+	source, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const line = "\tmono -= startNano\n" // of Now, whose sec is the wall clock
+	if bytes.Count(source, []byte(line)) != 1 {
+		t.Fatalf("%s does not have one line %q", file, line)
+	}
+	dir := t.TempDir()
+	changed := filepath.Join(dir, "time.go")
+	overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{file: changed}})
+	if err == nil {
+		err = os.WriteFile(changed, bytes.Replace(source, []byte(line), []byte(line+"\tif mono > 20e9 {\n\t\tsec += 3600\n\t}\n"), 1), 0o600)
+	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "overlay.json"), overlay, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return "-overlay=" + filepath.Join(dir, "overlay.json")
+}
+
+func (d *deployment) kubectl(t *testing.T, args ...string) string {
+	t.Helper()
+	return command(t, exec.CommandContext(t.Context(), "kubectl", append([]string{"--kubeconfig", cluster.Kubeconfig, "--namespace", d.namespace}, args...)...))
+}
+
+// node runs a script on the node.
+func (d *deployment) node(t *testing.T, script string) {
+	t.Helper()
+	command(t, exec.CommandContext(t.Context(), "docker", "exec", cluster.Name+"-control-plane", "sh", "-ec", script))
+}
+
+// command runs a command, and returns its stdout.
+func command(t *testing.T, cmd *exec.Cmd) string {
+	t.Helper()
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s%s", cmd, err, out, &stderr)
+	}
+	return string(out)
+}
