@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -50,8 +51,8 @@ const (
 // An ending is what happens to the leader.
 type ending struct {
 	name    string
+	longest time.Duration // until the other replica acts
 	do      func(t *testing.T) (undo func())
-	longest time.Duration // until the other replica acts; 0 if it does not have to
 }
 
 // TestProduction runs the replicas as processes, on each cluster.
@@ -60,18 +61,16 @@ func TestProduction(t *testing.T) {
 	t.Run("processes", func(t *testing.T) {
 		t.Parallel()
 		p := &processes{}
-		endings := []ending{
-			{"kill -9", p.kill, unrenewed},
-			{"^C", p.interruptLeader, look},
-			{"cut off", p.cutOff, unrenewed},
-		}
-		testenv.Test(t, features.New("12-production").WithLabel("chapter", "12").
+		feature := features.New("12-production").WithLabel("chapter", "12").
 			WithSetup("two replicas", p.setup(func(t *testing.T) {
+				p.followDeletes(t)
 				p.startReplica(t)
 				p.startReplica(t)
-			})).
-			Assess("the leader ends", step(func(t *testing.T) { p.try(t, endings) })).
-			Feature())
+			}))
+		p.assess(feature, ending{"kill -9", unrenewed, p.kill})
+		p.assess(feature, ending{"^C", look, p.interruptLeader})
+		p.assess(feature, ending{"cut off", unrenewed, p.cutOff})
+		testenv.Test(t, feature.Feature())
 	})
 	if cluster.Which == "kind" {
 		t.Run("deployment", func(t *testing.T) {
@@ -117,15 +116,14 @@ func (s *ttlScene) followDeletes(t *testing.T) {
 	}
 }
 
-// try lets each ending happen, as often as --times says.
-func (s *ttlScene) try(t *testing.T, endings []ending) {
-	s.followDeletes(t)
-	for i := range *times {
-		for j, e := range endings {
-			gap := s.trial(t, e, fmt.Sprintf("pod-%d-%d-", i, j))
+// assess lets the leader end, as often as --times says.
+func (s *ttlScene) assess(feature *features.FeatureBuilder, e ending) {
+	feature.Assess(e.name, step(func(t *testing.T) {
+		for i := range *times {
+			gap := s.trial(t, e, fmt.Sprintf("%s-%d-", regexp.MustCompile(`\W+`).ReplaceAllString(strings.ToLower(e.name), "x"), i))
 			t.Logf("%s: %d pods, none early, none twice, the longest gap is %s", e.name, *ttlPods, gap.Round(time.Millisecond))
 		}
-	}
+	}))
 }
 
 // trial lets the time of pods end one after another, and meanwhile e happen to the leader. It returns
@@ -295,14 +293,7 @@ type deployment struct {
 
 func deployed(t *testing.T) {
 	d := &deployment{tag: "informers-ttl:" + cluster.Name}
-	endings := []ending{
-		{"kill -9", d.kill, unrenewed},
-		{"cut off", d.cutOff, unrenewed},
-		// The replica that goes on may be an old one, which ends too.
-		{"roll-out", func(t *testing.T) func() { return d.rollOut(t, "v1") }, 2 * look},
-		{"its clock jumps", func(t *testing.T) func() { return d.rollOut(t, "jumps") }, 2 * look},
-	}
-	testenv.Test(t, features.New("12-production deployed").WithLabel("chapter", "12").
+	feature := features.New("12-production deployed").WithLabel("chapter", "12").
 		WithSetup("its image and its manifests", d.setup(d.deploy)).
 		Assess("two replicas are ready, and nobody restarted them", step(func(t *testing.T) {
 			d.kubectl(t, "rollout", "status", "deployment/informers-ttl", "--timeout=2m")
@@ -310,14 +301,17 @@ func deployed(t *testing.T) {
 				t.Errorf("restarts: %q", got)
 			}
 		})).
-		Assess("the leader ends", step(func(t *testing.T) { d.try(t, endings) })).
-		Assess("an eviction leaves a replica", step(func(t *testing.T) {
-			d.kubectl(t, "rollout", "status", "deployment/informers-ttl", "--timeout=2m")
+		Assess("an eviction would leave a replica", step(func(t *testing.T) {
 			if got := d.kubectl(t, "get", "pdb/informers-ttl", "-o", "jsonpath={.status.disruptionsAllowed} of {.status.expectedPods}"); got != "1 of 2" {
 				t.Errorf("the API server would evict %s replicas, want 1 of 2", got)
 			}
-		})).
-		Feature())
+		}))
+	d.assess(feature, ending{"kill -9", unrenewed, d.kill})
+	d.assess(feature, ending{"cut off", unrenewed, d.cutOff})
+	// The replica that goes on may be an old one, which ends too.
+	d.assess(feature, ending{"roll-out", 2 * look, func(t *testing.T) func() { return d.rollOut(t, "v1") }})
+	d.assess(feature, ending{"the clock jumps", 2 * look, func(t *testing.T) func() { return d.rollOut(t, "jumps") }})
+	testenv.Test(t, feature.Feature())
 }
 
 const label = "app.kubernetes.io/name=informers-ttl"
@@ -326,6 +320,7 @@ const label = "app.kubernetes.io/name=informers-ttl"
 // tests have a time, too.
 func (d *deployment) deploy(t *testing.T) {
 	t.Helper()
+	d.followDeletes(t)
 	d.image(t, "v1")
 	d.image(t, "jumps", jumping(t))
 	dir := t.TempDir()
