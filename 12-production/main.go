@@ -207,7 +207,7 @@ func run(ctx context.Context, c *cluster, logger *slog.Logger) error {
 		Callbacks: leaderelection.LeaderCallbacks{
 			OnStartedLeading: func(lead context.Context) { leading <- lead },
 			OnStoppedLeading: func() {}, // work hears of it by its context
-			OnNewLeader:      func(id string) { logger.Info("the leader is", "identity", id) },
+			OnNewLeader:      func(id string) { logger.Info("leader", "identity", id) },
 		},
 	})
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"os/exec"
@@ -20,12 +21,15 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/informers"
 	corev1informers "k8s.io/client-go/informers/core/v1"
 	"sigs.k8s.io/e2e-framework/pkg/features"
 
+	"example.com/informers/internal/chapters"
 	"example.com/informers/internal/logmatch"
 )
 
@@ -458,4 +462,75 @@ func command(t *testing.T, cmd *exec.Cmd) string {
 		t.Fatalf("%s: %v\n%s%s", cmd, err, out, &stderr)
 	}
 	return string(out)
+}
+
+// TestProductionRights: of the roles in 12's manifests each verb is needed. With all of them nothing
+// goes wrong: deployed has them.
+func TestProductionRights(t *testing.T) {
+	t.Parallel()
+	rules := manifestRules(t)
+	missing := map[string]bool{}
+	for i, rule := range rules {
+		for _, verb := range rule.Verbs {
+			right := verb + " " + rule.Resources[0]
+			missing[right] = true
+			t.Run(right, func(t *testing.T) {
+				t.Parallel()
+				without := slices.Clone(rules)
+				if without[i].Verbs = slices.DeleteFunc(slices.Clone(rule.Verbs), func(v string) bool { return v == verb }); len(without[i].Verbs) == 0 {
+					without = slices.Delete(without, i, i+1)
+				}
+				productionWithout(t, without, rule.Resources[0], verb)
+			})
+		}
+	}
+	want := []string{
+		"create events", "create leases", "delete pods", "get leases", "list pods", "patch events", "update leases", "watch pods",
+	}
+	if got := slices.Sorted(maps.Keys(missing)); !slices.Equal(got, want) {
+		t.Errorf("the roles have %q, want %q", got, want)
+	}
+}
+
+// manifestRules are those of the roles in 12's manifests.
+func manifestRules(t *testing.T) (rules []rbacv1.PolicyRule) {
+	t.Helper()
+	f, err := os.Open(filepath.Join(root, "12-production", "deploy", "rbac.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	for manifests := yaml.NewYAMLToJSONDecoder(f); ; {
+		var role rbacv1.Role // a ClusterRole has its fields, the other kinds have no rules
+		if err := manifests.Decode(&role); errors.Is(err, io.EOF) {
+			return rules
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		rules = append(rules, role.Rules...)
+	}
+}
+
+func productionWithout(t *testing.T, rules []rbacv1.PolicyRule, resource, verb string) {
+	s := &scene{}
+	testenv.Test(t, features.New("12-production may not "+verb+" "+resource).WithLabel("chapter", "12").
+		WithSetup("two pods", s.setup(func(t *testing.T) {
+			s.as(t, "", s.tokenFor(t, "controller", rules))
+			s.createPod(t, withTTL(gated("bad"), "soon"))
+			s.createTTL(t, "over", "0s")
+		})).
+		Assess("it says what is missing", step(func(t *testing.T) {
+			env := []string{"KUBECONFIG=" + s.kubeconfig}
+			if verb == "list" { // of use where a watch does not bring the initial state
+				env = append(env, "KUBE_FEATURE_WatchListClient=false")
+			}
+			s.chapter = chapters.Start(t, filepath.Join(*built, "12-production"), env, "--namespace", s.namespace)
+			if verb == "patch" { // of use when the same Event comes again
+				s.awaitEvent(t, "bad", "BadTTL", 1)
+				s.change(t, "bad")
+			}
+			s.chapter.Await(t, &s.chapter.Stdout, "cannot "+verb+" resource ", timeout)
+			s.story(t)
+		})).
+		Feature())
 }

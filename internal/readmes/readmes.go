@@ -59,12 +59,12 @@ var rules = map[string]rule{
 	// The names of the cluster, its nodes, its users, and the demo's namespace.
 	"names": {vary: map[string]string{
 		`context [^ ,]+`: `context [^ ,]+`, `node [a-z][^ ,]*`: `node [a-z][^ ,]*`, `User \\"[^"]+\\"`: `User \\"[^"]+\\"`,
-		`demo-[a-z0-9]+`: `demo-[a-z0-9]+`, `--image \S+`: `--image \S+`,
+		`demo-[a-z0-9]+`: `demo-[a-z0-9]+`, `--image \S+`: `--image \S+`, `identity=\S+`: `identity=\S+`,
 	}},
 	"ports":   {vary: same(`127\.0\.0\.1:\d+`)},
 	"version": {vary: same(`Kubernetes v\d\S+`)},
-	// klog prints the time and the process.
-	"time": {vary: same(`E\d{4} [\d:.]+ +\d+ `)},
+	// klog prints the time and the process, slog the time.
+	"time": {vary: map[string]string{`E\d{4} [\d:.]+ +\d+ `: `E\d{4} [\d:.]+ +\d+ `, `^time=\S+`: `time=\S+`}},
 	// It depends on the machine.
 	"module cache": {vary: same(`reflector="[^"]*/client-go@`)},
 	// The facts about a pod when it is added: a watch may start with any of its versions.
@@ -93,7 +93,7 @@ var rules = map[string]rule{
 var (
 	fence   = regexp.MustCompile("(?m)^( *)(?:(<!-- (output|stderr|diff|test): (.*?)(?:; may differ: (.*?))? -->)\n *)?```(text|diff)\n((?s:.*?))^ *```$")
 	update  = regexp.MustCompile(`^(handleUpdate is called for Pod \(key: \S+\))(: \d+ → \d+.*)?$`)
-	looked  = regexp.MustCompile(`^(\S+ is to be deleted in )\S+$`)
+	looked  = regexp.MustCompile(`^(\S+ is to be deleted in |time=\S+ level=INFO msg="is to be deleted" pod=\S+ in=)\S+$`)
 	counted = regexp.MustCompile(`^(right after start|then): (\d+ pods in the store)$`)
 )
 
@@ -207,9 +207,9 @@ func (b Block) steps(shown []string) (steps []logmatch.Step) {
 				steps = append(steps, logmatch.Like(m[1], expr).OneOrMore())
 			}
 		} else if m := looked.FindStringSubmatch(line); m != nil && slices.Contains(b.Differ, "looks") {
-			this = m[1]
+			this = b.expr(m[1])
 			if this != before {
-				steps = append(steps, logmatch.Like(line, b.expr(m[1])+`\S+`).OneOrMore())
+				steps = append(steps, logmatch.Like(line, this+`\S+`).OneOrMore())
 			}
 		} else if m := counted.FindStringSubmatch(line); m != nil && slices.Contains(b.Differ, "counts on the way") {
 			if m[1] == "then" { // the final count
