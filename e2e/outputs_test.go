@@ -81,8 +81,11 @@ func (s *scene) follow(t *testing.T, chapter string, readme chapters.Readme, sho
 		args = slices.Delete(args, i-1, i+1) // start names the test's namespace
 	}
 	s.chapter = s.start(t, chapter, args...)
+	// The log of 12 is on stdout, with client-go's line about the detector that only tests use.
+	detector := regexp.MustCompile(`(?m)^.*Mutation detector is enabled.*\n`)
 	printed := func() string {
-		return strings.ReplaceAll(s.chapter.Stdout.String(), s.namespace+"/", metav1.NamespaceDefault+"/")
+		out := detector.ReplaceAllString(s.chapter.Stdout.String(), "")
+		return strings.ReplaceAll(out, s.namespace+"/", metav1.NamespaceDefault+"/")
 	}
 	await := func(lines []string) {
 		deadline := time.After(2 * timeout)

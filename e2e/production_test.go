@@ -378,9 +378,18 @@ func (d *deployment) leader(t *testing.T) *corev1.Pod {
 
 // kill kills the leader's process. The kubelet starts another one in the same pod.
 func (d *deployment) kill(t *testing.T) (undo func()) {
-	slice := "pod" + strings.ReplaceAll(string(d.leader(t).UID), "-", "_")
+	leader := d.leader(t)
+	slice := "pod" + strings.ReplaceAll(string(leader.UID), "-", "_")
 	d.node(t, `for p in $(pgrep -x 12-production); do if grep -q "`+slice+`" /proc/$p/cgroup; then kill -9 $p && exit; fi; done; exit 1`)
-	return func() {}
+	return func() { t.Helper(); d.replace(t, leader) }
+}
+
+// replace deletes a replica that was restarted, and waits for the next. Killed again soon, it would
+// wait longer and longer for its next start, and the other replica would be the only one.
+func (d *deployment) replace(t *testing.T, pod *corev1.Pod) {
+	t.Helper()
+	d.kubectl(t, "delete", "pod", pod.Name)
+	d.kubectl(t, "rollout", "status", "deployment/informers-ttl", "--timeout=2m")
 }
 
 // cutOff drops what the leader sends to the API server. Nothing tells the leader.
@@ -399,6 +408,7 @@ func (d *deployment) cutOff(t *testing.T) (undo func()) {
 		if ended := status.LastTerminationState.Terminated; ended == nil || ended.ExitCode != 1 {
 			t.Errorf("a leader that was cut off has the state %+v, want one that ended by itself", status)
 		}
+		d.replace(t, leader)
 	}
 }
 

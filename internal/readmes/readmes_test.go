@@ -48,7 +48,7 @@ func allowed(b Block, all []string, i int, change string) bool {
 		return i >= 0 && i < len(all) && regexp.MustCompile(expr).MatchString(all[i])
 	}
 	const updated, answer, command, synced, counted = `^handleUpdate .*(\)|→.*)$`, `^pod[/ ]`, `^\$ kubectl`, ` is synced$`, `^right after start`
-	const looked = ` is to be deleted in \S+$`
+	const looked = ` is to be deleted in \S+$|msg="is to be deleted" pod=\S+ in=\S+$`
 	// opposite returns the next line on one side that does not move.
 	opposite := func(i, side int) int {
 		for i += side; word("runs") && at("^run$", i) || word("kubectl's answers") && at(answer, i); i += side {
