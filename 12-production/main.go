@@ -46,11 +46,12 @@ const (
 	name          = "informers-ttl"             // of the Lease, in the metrics, and in Events
 	ttlAnnotation = "informers.example.com/ttl" // such as 90s, from the pod's creation
 
-	// The leader renews its Lease every 2 s, and stops if it cannot for 10 s. Others take the
+	// The leader renews its Lease every 2 s. If it cannot for 8 s, it tries to release it, which
+	// takes up to two requests, and stops: 2 + 8 + 2·2 s after the last renewal. Others take the
 	// Lease when they have seen it unchanged for 15 s.
 	leaseDuration = 15 * time.Second
-	renewDeadline = 10 * time.Second
-	retryPeriod   = 2 * time.Second
+	renewDeadline = 8 * time.Second
+	retryPeriod   = 2 * time.Second // also the time-out of a request
 
 	reconcileTimeout = 10 * time.Second // for one pod
 	shutdownTimeout  = 20 * time.Second // the kubelet kills after 30 s
@@ -98,6 +99,7 @@ type cluster struct {
 	client, election kubernetes.Interface
 	namespace        string // of the Lease
 	clock            serverClock
+	metrics          *cache.InformerName // one for each factory in a process
 }
 
 // newCluster finds the cluster as kubectl does: --kubeconfig, or KUBECONFIG with
@@ -127,11 +129,12 @@ func newCluster() (*cluster, error) {
 		return nil, err
 	}
 
-	// A lost leader stops its workers only after it has tried to release the Lease: two requests.
-	// The time-out makes that end before others take the Lease: 10 s + 2 · 2 s < 15 s.
 	config = rest.AddUserAgent(rest.CopyConfig(config), "leader-election")
 	config.Timeout = retryPeriod
-	c.election, err = kubernetes.NewForConfig(config)
+	if c.election, err = kubernetes.NewForConfig(config); err != nil {
+		return nil, err
+	}
+	c.metrics, err = cache.NewInformerName(name)
 	return c, err
 }
 
@@ -145,13 +148,8 @@ func run(ctx context.Context, c *cluster, logger *slog.Logger) error {
 	}
 
 	// No resync: every pod that has to be checked again is in the queue.
-	metricsName, err := cache.NewInformerName(name)
-	if err != nil {
-		return err
-	}
-	defer metricsName.Release()
 	factory := informers.NewSharedInformerFactoryWithOptions(c.client, 0,
-		informers.WithNamespace(*namespace), informers.WithInformerName(metricsName),
+		informers.WithNamespace(*namespace), informers.WithInformerName(c.metrics),
 		informers.WithTransform(dropManagedFields))
 	pods := factory.Core().V1().Pods().TypedInformer()
 
@@ -203,7 +201,7 @@ func run(ctx context.Context, c *cluster, logger *slog.Logger) error {
 			},
 		},
 		LeaseDuration: leaseDuration, RenewDeadline: renewDeadline, RetryPeriod: retryPeriod,
-		ReleaseOnCancel: true, WatchDog: watchdog, Name: name,
+		ReleaseOnCancel: true, Name: name,
 		Callbacks: leaderelection.LeaderCallbacks{
 			OnStartedLeading: func(lead context.Context) { leading <- lead },
 			OnStoppedLeading: func() {}, // work hears of it by its context
@@ -213,6 +211,7 @@ func run(ctx context.Context, c *cluster, logger *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("elect a leader: %w", err)
 	}
+	watchdog.SetLeaderElection(elector) // RunOrDie would do that
 	var election sync.WaitGroup
 	election.Go(func() { elector.Run(work) })
 	defer election.Wait() // until the Lease is released
