@@ -61,3 +61,30 @@ func TestBugs(t *testing.T) {
 		})
 	}
 }
+
+// TestProductionBugs makes the changes that 12's README suggests under "Break it": its tests find them.
+func TestProductionBugs(t *testing.T) {
+	for _, bug := range []struct {
+		name, want string
+		edits      []string
+	}{
+		{
+			"this machine's clock", `after 9 s of 10 s: done is ["acquire" "delete web"]`,
+			[]string{"over.Sub(c.clock.Now())", "over.Sub(time.Now())"},
+		},
+		{
+			"the Lease is kept", `at the end: done is ["acquire" "delete slow"]`,
+			[]string{"ReleaseOnCancel: true, ", ""},
+		},
+	} {
+		t.Run(bug.name, func(t *testing.T) {
+			t.Parallel()
+			flag := chapters.Overlay(t, root, t.TempDir(), "12-production", bug.edits...)
+			cmd := exec.CommandContext(t.Context(), "go", "test", flag, "-timeout", "1m", "./12-production")
+			cmd.Dir = root
+			if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), bug.want) {
+				t.Errorf("%v, want %s:\n%s", err, bug.want, out)
+			}
+		})
+	}
+}
