@@ -28,17 +28,21 @@ func TestRun(t *testing.T) {
 			t.Fatal("a holds the Lease and renews it, but b acts too.")
 		}
 
-		// For a the API server is gone; b still reaches it.
+		// For a the API server is gone; b still reaches it. A call of a starts now.
+		a.waitForCall(t, "a holds the Lease")
 		a.cut.Store(true)
 		cut := time.Now()
 		b.waitForCall(t, "a holds the Lease, but for five minutes it could not renew it")
 		took := time.Now()
 		_, underWay := a.last()
-		time.Sleep(time.Minute)
+		time.Sleep(2 * time.Minute)
 		synctest.Wait()
+		if began, _ := a.last(); began.After(took) {
+			a.waitForCall(t, "a acted after it had lost the Lease")
+		}
 		began, _ := a.last()
 		a.cut.Store(false)
-		time.Sleep(time.Minute)
+		time.Sleep(2 * time.Minute)
 		synctest.Wait()
 		later, _ := a.last()
 		switch after := took.Sub(cut); {
@@ -108,13 +112,13 @@ func start(t *testing.T, api *fake.Clientset, name string) *replica {
 	return r
 }
 
-// act takes 20 s, longer than the Lease is valid.
+// act takes a minute, longer than the Lease is valid.
 func (r *replica) act(ctx context.Context) {
 	r.count(1)
 	defer r.count(-1)
 	select {
 	case <-ctx.Done():
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 	}
 }
 

@@ -180,6 +180,52 @@ var exercises = []struct {
 			`!cache.WaitFor(ctx, "", informer.Informer().HasSyncedChecker())`, "ctx.Err() != nil",
 		}},
 	}},
+	{"14", "and b has the Lease now, but a still acts", []fix{
+		{name: "a longer Lease", says: "Longer times postpone the moment when the next replica leads", edits: []string{
+			"15 * time.Second", "60 * time.Second", "10 * time.Second", "50 * time.Second",
+		}},
+		{name: "renew more often", says: "and b has the Lease now, but a still acts", edits: []string{"2 * time.Second", "time.Second"}},
+		{name: "ask whether it leads", says: "a acted until it reached the server again", edits: []string{
+			"elector, err := leader", "var elector *leaderelection.LeaderElector\n\telector, err := leader",
+			"wait.UntilWithContext(ctx, act, time.Second) }", `{
+				wait.UntilWithContext(ctx, func(ctx context.Context) {
+					if elector.IsLeader() {
+						act(ctx)
+					}
+				}, time.Second)
+			}}`,
+		}},
+		{name: "start no more calls", says: "when b started, a call of a was still under way", edits: []string{
+			"func(context.Context) { wait.UntilWithContext(ctx, act, time.Second) }",
+			"func(lead context.Context) {\n\t\t\t\twait.UntilWithContext(lead, func(context.Context) { act(ctx) }, time.Second)\n\t\t\t}",
+		}},
+		{name: "compete only once", of: "solution", says: "b has crashed since then", edits: []string{
+			"wait.UntilWithContext(ctx, elector.Run, time.Second)", "elector.Run(ctx)\n\t<-ctx.Done()",
+		}},
+		{name: "exit when the Lease is lost", edits: []string{"wait.UntilWithContext(ctx, elector.Run, time.Second)", "elector.Run(ctx)"}},
+	}},
+	{"15", "and then GET /total answered 0, want 30 for db and web. The load balancer believes", []fix{
+		{name: "ask the informer", says: "The load balancer believes", edits: []string{"!handler.HasSynced()", "!pods.HasSynced()", "handler, err", "_, err"}},
+		{name: "wait for an empty queue", says: "Len does not count a key that a worker has", edits: []string{
+			"!handler.HasSynced()", "!handler.HasSynced() || queue.Len() > 0",
+		}},
+		{name: "a try is enough", of: "solution", says: "Until db has a price, its work is not done", edits: []string{
+			"\t\t\tqueue.Done(name)\n", "\t\t\tinitial.Finished(name)\n\t\t\tqueue.Done(name)\n",
+		}},
+		{name: "forget what is gone", of: "solution", says: "GET /readyz did not answer 200 within a minute", edits: []string{
+			"prices.Delete(name) // the pod is gone\n\t\t\t\tinitial.Finished(name)", "prices.Delete(name)",
+		}},
+		{name: "sleep", says: "A fixed time is too long here", edits: []string{
+			"\tvar prices", "\tbegin := time.Now()\n\tvar prices", "!handler.HasSynced()", "time.Since(begin) < 10*time.Second",
+			"handler, err", "_, err", "\t\"sync\"\n", "\t\"sync\"\n\t\"time\"\n",
+		}},
+		{name: "compare with the store", says: "this replica was ready, then a pod was created", edits: []string{
+			"!handler.HasSynced()", "priced := 0; !handler.HasSynced() || func() bool {\n\t\t\tprices.Range(func(_, _ any) bool { priced++; return true })\n\t\t\treturn priced < len(pods.GetStore().ListKeys())\n\t\t}()",
+		}},
+		{name: "wait for later pods, too", of: "solution", edits: []string{
+			"isInInitialList bool", "_ bool", "\t\t\tif isInInitialList {\n\t\t\t\tinitial.Start(cache.MetaObjectToName(pod))\n\t\t\t}\n", "\t\t\tinitial.Start(cache.MetaObjectToName(pod))\n",
+		}},
+	}},
 }
 
 func TestExercises(t *testing.T) {
