@@ -226,6 +226,52 @@ var exercises = []struct {
 			"isInInitialList bool", "_ bool", "\t\t\tif isInInitialList {\n\t\t\t\tinitial.Start(cache.MetaObjectToName(pod))\n\t\t\t}\n", "\t\t\tinitial.Start(cache.MetaObjectToName(pod))\n",
 		}},
 	}},
+	{"16", "web runs on node-1. A metadata informer receives only the metadata of pods", []fix{
+		{name: "convert strictly", says: "a missing field is not an error", edits: []string{
+			"FromUnstructured(content, &pod)", "FromUnstructuredWithValidation(content, &pod, true)",
+		}},
+		{name: "skip what has no spec", says: "Names returned [] and the error: <nil>, want [big]", edits: []string{
+			"\t\tvar pod", "\t\tif _, ok := content[\"spec\"]; !ok {\n\t\t\tcontinue\n\t\t}\n\t\tvar pod",
+		}},
+		{name: "get each pod", says: "An informer is there to answer without a request", edits: []string{
+			"pods cache.GenericLister\n", "pods cache.GenericLister\n\tclient kubernetes.Interface\n",
+			"\tw := &Waiting{pods: pods.Lister()}\n",
+			"\twhole, err := kubernetes.NewForConfig(config)\n\tif err != nil {\n\t\treturn nil, err\n\t}\n\tw := &Waiting{pods.Lister(), whole}\n",
+			`		content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(object)
+		if err != nil {
+			return nil, fmt.Errorf("convert to a map: %w", err)
+		}
+		var pod corev1.Pod
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(content, &pod); err != nil {
+			return nil, fmt.Errorf("convert to a pod: %w", err)
+		}
+`, `
+		o := object.(metav1.Object)
+		pod, err := w.client.CoreV1().Pods(o.GetNamespace()).Get(context.TODO(), o.GetName(), metav1.GetOptions{})
+		if err != nil {
+			return nil, err
+		}
+`,
+			"\t\"k8s.io/apimachinery/pkg/runtime\"\n", "\t\"k8s.io/client-go/kubernetes\"\n\tmetav1 \"k8s.io/apimachinery/pkg/apis/meta/v1\"\n",
+		}},
+		{name: "select by phase", of: "solution", says: "The phase does not say whether a pod waits for a node", edits: []string{
+			`"spec.nodeName="`, `"status.phase=Pending"`,
+		}},
+		{name: "get whole pods, keep the node", edits: []string{
+			"metadata.NewForConfig", "kubernetes.NewForConfig",
+			"metadatainformer.NewSharedInformerFactory(client, 0)", `informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(func(o any) (any, error) {
+		if pod, ok := o.(*corev1.Pod); ok {
+			pod.Spec = corev1.PodSpec{NodeName: pod.Spec.NodeName}
+		}
+		return o, nil
+	}))`,
+			"pods := factory.ForResource(corev1.SchemeGroupVersion.WithResource(\"pods\"))",
+			"pods, err := factory.ForResource(corev1.SchemeGroupVersion.WithResource(\"pods\"))\n\tif err != nil {\n\t\treturn nil, err\n\t}",
+			"factory.Start(ctx.Done())", "factory.StartWithContext(ctx)",
+			"\t\"k8s.io/client-go/metadata\"\n", "\t\"k8s.io/client-go/kubernetes\"\n",
+			"\t\"k8s.io/client-go/metadata/metadatainformer\"\n", "\t\"k8s.io/client-go/informers\"\n",
+		}},
+	}},
 }
 
 func TestExercises(t *testing.T) {
