@@ -48,21 +48,21 @@ func TestRun(t *testing.T) {
 		switch after := took.Sub(cut); {
 		case after > 30*time.Second:
 			t.Fatalf(`a could not reach the API server, and b acted only %s later.
-Longer times postpone the moment when the next replica leads. If a has crashed, no replica acts
-until then. If a is only cut off, it still does not know from the Lease that it has to stop.`, after.Round(time.Second))
+Longer times only postpone the moment when b takes over. If a has crashed, no replica acts until
+then. If a is cut off, longer times do not stop its work.`, after.Round(time.Second))
 		case later.After(began):
 			t.Fatalf(`a could not reach the API server for more than 15 s, and b has the Lease now, but a still acts.
 client-go gave up after 10 s, before others may take the Lease: it canceled the context that
-OnStartedLeading got, called OnStoppedLeading, and Run of the elector returned. The work of a heard
-none of this: its context ends when the program does.`)
+OnStartedLeading got, called OnStoppedLeading, and Run of the elector returned. The work of a did
+not notice: its context ends only when the program does.`)
 		case began.After(took):
 			t.Fatalf(`a could not reach the API server, and b has the Lease now, but a acted until it reached the server again.
 IsLeader says who held the Lease when this replica last read it. A replica that is cut off
-cannot read it, so for a the leader was still a.`)
+cannot read it, so a still believed that it was the leader.`)
 		case underWay:
 			t.Fatalf(`a could not reach the API server, and b has the Lease now. a starts no other call,
-but when b started, a call of a was still under way.
-The call has a context that ends when the program does. Cancel it when the Lease is lost.`)
+but when b started, a call of a was still under way. Its context ends only when the program does:
+the call needs one that ends when the Lease is lost.`)
 		}
 
 		b.kill()

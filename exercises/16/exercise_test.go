@@ -48,8 +48,8 @@ pod waits for a node.`, when, got, err)
 		for _, request := range api.Requests() {
 			if !strings.Contains(request, "watch=") {
 				t.Fatalf(`Names returned the right pods 101 times, and the API server got %d requests, such as %s.
-Each request that Names sends is one more for each question, or for each pod. An informer is
-there to answer without a request.`, len(api.Requests()), request)
+If Names sends requests, each call of it costs one, or one for each pod. An informer is there to
+answer without a request.`, len(api.Requests()), request)
 			}
 		}
 

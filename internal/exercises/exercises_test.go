@@ -181,7 +181,7 @@ var exercises = []struct {
 		}},
 	}},
 	{"14", "and b has the Lease now, but a still acts", []fix{
-		{name: "a longer Lease", says: "Longer times postpone the moment when the next replica leads", edits: []string{
+		{name: "a longer Lease", says: "longer times do not stop its work", edits: []string{
 			"15 * time.Second", "60 * time.Second", "10 * time.Second", "50 * time.Second",
 		}},
 		{name: "renew more often", says: "and b has the Lease now, but a still acts", edits: []string{"2 * time.Second", "time.Second"}},

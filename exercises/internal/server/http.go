@@ -30,7 +30,7 @@ type HTTP struct {
 	requests []string
 }
 
-// watching is the body of the answer to a watch. It ends when the client goes.
+// watching is the body of the answer to a watch. It ends when the client cancels the request.
 type watching struct {
 	request *http.Request
 	events  chan []byte
@@ -47,7 +47,7 @@ func (s *HTTP) Requests() []string {
 	return slices.Clone(s.requests)
 }
 
-// Put writes a pod, and tells the watches.
+// Put writes a pod, and sends it to the watches.
 func (s *HTTP) Put(pod *corev1.Pod) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -64,7 +64,7 @@ func (s *HTTP) Put(pod *corev1.Pod) {
 		switch {
 		case before && now:
 			w.send(watch.Modified, pod)
-		case before: // for this watch the pod is gone
+		case before: // it is no longer selected, so this client gets a delete
 			w.send(watch.Deleted, pod)
 		case now:
 			w.send(watch.Added, pod)
