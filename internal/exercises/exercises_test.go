@@ -180,6 +180,98 @@ var exercises = []struct {
 			`!cache.WaitFor(ctx, "", informer.Informer().HasSyncedChecker())`, "ctx.Err() != nil",
 		}},
 	}},
+	{"14", "and b has the Lease now, but a still acts", []fix{
+		{name: "a longer Lease", says: "longer times do not stop its work", edits: []string{
+			"15 * time.Second", "60 * time.Second", "10 * time.Second", "50 * time.Second",
+		}},
+		{name: "renew more often", says: "and b has the Lease now, but a still acts", edits: []string{"2 * time.Second", "time.Second"}},
+		{name: "ask whether it leads", says: "a acted until it reached the server again", edits: []string{
+			"elector, err := leader", "var elector *leaderelection.LeaderElector\n\telector, err := leader",
+			"wait.UntilWithContext(ctx, act, time.Second) }", `{
+				wait.UntilWithContext(ctx, func(ctx context.Context) {
+					if elector.IsLeader() {
+						act(ctx)
+					}
+				}, time.Second)
+			}}`,
+		}},
+		{name: "start no more calls", says: "when b started, a call of a was still under way", edits: []string{
+			"func(context.Context) { wait.UntilWithContext(ctx, act, time.Second) }",
+			"func(lead context.Context) {\n\t\t\t\twait.UntilWithContext(lead, func(context.Context) { act(ctx) }, time.Second)\n\t\t\t}",
+		}},
+		{name: "compete only once", of: "solution", says: "b has crashed since then", edits: []string{
+			"wait.UntilWithContext(ctx, elector.Run, time.Second)", "elector.Run(ctx)\n\t<-ctx.Done()",
+		}},
+		{name: "exit when the Lease is lost", edits: []string{"wait.UntilWithContext(ctx, elector.Run, time.Second)", "elector.Run(ctx)"}},
+	}},
+	{"15", "and then GET /total answered 0, want 30 for db and web. The load balancer believes", []fix{
+		{name: "ask the informer", says: "The load balancer believes", edits: []string{"!handler.HasSynced()", "!pods.HasSynced()", "handler, err", "_, err"}},
+		{name: "wait for an empty queue", says: "Len does not count a key that a worker has", edits: []string{
+			"!handler.HasSynced()", "!handler.HasSynced() || queue.Len() > 0",
+		}},
+		{name: "a try is enough", of: "solution", says: "Until db has a price, its work is not done", edits: []string{
+			"\t\t\tqueue.Done(name)\n", "\t\t\tinitial.Finished(name)\n\t\t\tqueue.Done(name)\n",
+		}},
+		{name: "forget what is gone", of: "solution", says: "GET /readyz did not answer 200 within a minute", edits: []string{
+			"prices.Delete(name) // the pod is gone\n\t\t\t\tinitial.Finished(name)", "prices.Delete(name)",
+		}},
+		{name: "sleep", says: "A fixed time is too long here", edits: []string{
+			"\tvar prices", "\tbegin := time.Now()\n\tvar prices", "!handler.HasSynced()", "time.Since(begin) < 10*time.Second",
+			"handler, err", "_, err", "\t\"sync\"\n", "\t\"sync\"\n\t\"time\"\n",
+		}},
+		{name: "compare with the store", says: "this replica was ready, then a pod was created", edits: []string{
+			"!handler.HasSynced()", "priced := 0; !handler.HasSynced() || func() bool {\n\t\t\tprices.Range(func(_, _ any) bool { priced++; return true })\n\t\t\treturn priced < len(pods.GetStore().ListKeys())\n\t\t}()",
+		}},
+		{name: "wait for later pods, too", of: "solution", edits: []string{
+			"isInInitialList bool", "_ bool", "\t\t\tif isInInitialList {\n\t\t\t\tinitial.Start(cache.MetaObjectToName(pod))\n\t\t\t}\n", "\t\t\tinitial.Start(cache.MetaObjectToName(pod))\n",
+		}},
+	}},
+	{"16", "web runs on node-1. A metadata informer receives only the metadata of pods", []fix{
+		{name: "convert strictly", says: "a missing field is not an error", edits: []string{
+			"FromUnstructured(content, &pod)", "FromUnstructuredWithValidation(content, &pod, true)",
+		}},
+		{name: "skip what has no spec", says: "Names returned [] and the error: <nil>, want [big]", edits: []string{
+			"\t\tvar pod", "\t\tif _, ok := content[\"spec\"]; !ok {\n\t\t\tcontinue\n\t\t}\n\t\tvar pod",
+		}},
+		{name: "get each pod", says: "An informer is there to answer without a request", edits: []string{
+			"pods cache.GenericLister\n", "pods cache.GenericLister\n\tclient kubernetes.Interface\n",
+			"\tw := &Waiting{pods: pods.Lister()}\n",
+			"\twhole, err := kubernetes.NewForConfig(config)\n\tif err != nil {\n\t\treturn nil, err\n\t}\n\tw := &Waiting{pods.Lister(), whole}\n",
+			`		content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(object)
+		if err != nil {
+			return nil, fmt.Errorf("convert to a map: %w", err)
+		}
+		var pod corev1.Pod
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(content, &pod); err != nil {
+			return nil, fmt.Errorf("convert to a pod: %w", err)
+		}
+`, `
+		o := object.(metav1.Object)
+		pod, err := w.client.CoreV1().Pods(o.GetNamespace()).Get(context.TODO(), o.GetName(), metav1.GetOptions{})
+		if err != nil {
+			return nil, err
+		}
+`,
+			"\t\"k8s.io/apimachinery/pkg/runtime\"\n", "\t\"k8s.io/client-go/kubernetes\"\n\tmetav1 \"k8s.io/apimachinery/pkg/apis/meta/v1\"\n",
+		}},
+		{name: "select by phase", of: "solution", says: "The phase does not say whether a pod waits for a node", edits: []string{
+			`"spec.nodeName="`, `"status.phase=Pending"`,
+		}},
+		{name: "get whole pods, keep the node", edits: []string{
+			"metadata.NewForConfig", "kubernetes.NewForConfig",
+			"metadatainformer.NewSharedInformerFactory(client, 0)", `informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(func(o any) (any, error) {
+		if pod, ok := o.(*corev1.Pod); ok {
+			pod.Spec = corev1.PodSpec{NodeName: pod.Spec.NodeName}
+		}
+		return o, nil
+	}))`,
+			"pods := factory.ForResource(corev1.SchemeGroupVersion.WithResource(\"pods\"))",
+			"pods, err := factory.ForResource(corev1.SchemeGroupVersion.WithResource(\"pods\"))\n\tif err != nil {\n\t\treturn nil, err\n\t}",
+			"factory.Start(ctx.Done())", "factory.StartWithContext(ctx)",
+			"\t\"k8s.io/client-go/metadata\"\n", "\t\"k8s.io/client-go/kubernetes\"\n",
+			"\t\"k8s.io/client-go/metadata/metadatainformer\"\n", "\t\"k8s.io/client-go/informers\"\n",
+		}},
+	}},
 }
 
 func TestExercises(t *testing.T) {

@@ -1,4 +1,5 @@
-// Package server has a fake clientset that can make an informer list again.
+// Package server has a fake clientset that can make an informer list again, and a transport
+// to a server that knows selectors and can send only metadata.
 package server
 
 import (
