@@ -369,7 +369,7 @@ func TestHangingLeader(t *testing.T) {
 			t.Errorf("a leader that renews: %d", code)
 		}
 		client.PrependReactor("update", "leases", func(clienttesting.Action) (bool, runtime.Object, error) {
-			<-release // for ever, and no time-out ends it
+			<-release // forever, and no time-out ends it
 			return true, nil, errors.New("released")
 		})
 		after(leaseDuration)
@@ -386,7 +386,7 @@ func TestHangingLeader(t *testing.T) {
 	})
 }
 
-// TestPanic: a panic in a worker is in the log, and ends the program.
+// TestPanic: a panic in a worker is in the log, and the program exits.
 func TestPanic(t *testing.T) {
 	if os.Getenv("PANIC") != "" {
 		s := serve(pod("web", "0s"))

@@ -343,7 +343,7 @@ patches:
 	if err := os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(kustomization), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	d.kubectl(t, "apply", "-k", dir)
+	d.run(t, strings.Replace("kubectl apply -k 12-production/deploy", "12-production/deploy", dir, 1))
 	t.Cleanup(func() { // the namespace takes the rest with it
 		for _, kind := range []string{"clusterrole", "clusterrolebinding"} {
 			command(t, exec.Command("kubectl", "--kubeconfig", cluster.Kubeconfig, "delete", kind, "informers-ttl"))
@@ -351,18 +351,30 @@ patches:
 	})
 }
 
-// image builds 12's image, and loads it into the cluster.
+// image builds 12's image, and loads it into the cluster, as its README says.
 func (d *deployment) image(t *testing.T, version string, flags ...string) {
 	t.Helper()
 	dir, tag := t.TempDir(), d.tag+"-"+version
-	build := exec.CommandContext(t.Context(), "go", append(append([]string{"build", "-trimpath", "-ldflags=-s -w"}, flags...), "-o", dir, "./12-production")...)
-	build.Dir, build.Env = root, append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
-	command(t, build)
-	command(t, exec.CommandContext(t.Context(), "docker", "build", "--tag", tag, "--file", filepath.Join(root, "12-production", "Dockerfile"), dir))
+	dockerfile, err := os.ReadFile(filepath.Join(root, "12-production", "Dockerfile"))
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "Dockerfile"), dockerfile, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.run(t, strings.Replace("CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o 12-production/ ./12-production",
+		"-o 12-production/", strings.Join(append(flags, "-o", dir), " "), 1))
+	d.run(t, strings.NewReplacer("informers-ttl:v1", tag, " 12-production", " "+dir).Replace("docker build --tag informers-ttl:v1 12-production"))
 	t.Cleanup(func() { command(t, exec.Command("docker", "rmi", tag)) })
-	load := exec.CommandContext(t.Context(), "go", "tool", "kind", "load", "docker-image", tag, "--name", cluster.Name)
-	load.Dir = root
-	command(t, load)
+	d.run(t, strings.Replace("go tool kind load docker-image informers-ttl:v1", "informers-ttl:v1", tag+" --name "+cluster.Name, 1))
+}
+
+// run runs a command of 12's README.
+func (d *deployment) run(t *testing.T, line string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "sh", "-ec", line)
+	cmd.Dir, cmd.Env = root, append(slices.Clone(cluster.Env), "GOFLAGS=")
+	return command(t, cmd)
 }
 
 // leader is the pod that holds the Lease.

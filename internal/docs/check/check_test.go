@@ -88,14 +88,14 @@ func TestProblems(t *testing.T) {
 		},
 		"width of runes": {"```yaml\n" + strings.Repeat("→", 100) + "\n```", ""},
 		"width of a test's output": {
-			"<!-- test: TestIt -->\n```text\na\n" + strings.Repeat("a", 111) + "\n```",
-			"docs/page.md:4: 111 columns, at most 110",
+			"<!-- test: TestIt -->\n```text\na\n" + strings.Repeat("a", 112) + "\n```",
+			"docs/page.md:4: 112 columns, at most 111",
 		},
 		"width of a program's output": {
-			"<!-- output: x -->\n```text\n" + strings.Repeat("a", 111) + "\n```",
-			"docs/page.md:3: 111 columns, at most 110",
+			"<!-- output: x -->\n```text\n" + strings.Repeat("a", 112) + "\n```",
+			"docs/page.md:3: 112 columns, at most 111",
 		},
-		"width that is allowed": {"<!-- output: x -->\n```text\n" + strings.Repeat("a", 110) + "\n```", ""},
+		"width that is allowed": {"<!-- output: x -->\n```text\n" + strings.Repeat("a", 111) + "\n```", ""},
 		"width of client-go's log": {
 			"<!-- stderr: x -->\n```text\n" + strings.Repeat("a", 300) + "\n```", "",
 		},

@@ -49,7 +49,7 @@ func external(destination string) bool {
 func limit(kind, language string) (columns int, ok bool) {
 	switch {
 	case kind == "output" || kind == "test":
-		return 110, true
+		return 111, true
 	case language == "text" || language == "diff":
 		return 0, false
 	}
