@@ -47,6 +47,7 @@ page: ## build the playground's page again: fails if what is committed differs
 	cd playground/page && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && npm run build
 	git diff --exit-code -- playground/page/dist
 
+# costs takes an hour and 10 GB of memory: make docs RECORD=costs
 RECORD = life-kind life-local lister resync scale synced wire
 docs: ## record again and draw; RECORD names the recordings
 	$(if $(RECORD),go run ./internal/recordings $(RECORD))
@@ -60,12 +61,13 @@ walk: ## run the commands of the front page, as a reader does
 
 lint: ## go vet, gofmt, actionlint, golangci-lint, and the proof that they find something
 	GOOS=js GOARCH=wasm go vet ./playground/wasm
-	go vet ./... && go -C cluster vet ./... && go -C exercises vet ./...
+	go vet ./... && go -C cluster vet ./... && go -C exercises vet ./... && go -C controller-runtime vet ./...
 	@files=$$(gofmt -l .); test -z "$$files" || { echo "gofmt these: $$files" >&2; exit 1; }
 	$(TOOL) actionlint .github/workflows/*.yml
 	$(LINT) run
 	cd cluster && $(subst internal,../internal,$(LINT)) run
 	cd exercises && $(subst internal,../internal,$(LINT)) run
+	cd controller-runtime && $(subst internal,../internal,$(LINT)) run
 	cd internal/docs && $(subst internal,..,$(LINT)) run
 	go test -count=1 ./internal/lint
 
