@@ -39,6 +39,7 @@ var ways = map[string]way{
 	"handlers":      informers(1, 10),
 	"informers":     informers(2, 1),
 	"index":         index,
+	"nodes":         nodes,
 	"cache":         fromCache(&corev1.Pod{}, cache.Options{}),
 	"cache-strip":   fromCache(&corev1.Pod{}, cache.Options{DefaultTransform: cache.TransformStripManagedFields()}),
 	"cache-trim":    fromCache(&corev1.Pod{}, cache.Options{DefaultTransform: trim}),

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"testing"
 	"time"
+	"unique"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	clientgo "k8s.io/client-go/informers"
 	corev1informers "k8s.io/client-go/informers/core/v1"
@@ -65,6 +68,54 @@ func asJSON(next way) way {
 	}
 }
 
+// A located is what a store has to keep of a pod, to answer which pods run on which node. The store
+// and the reflector need its metadata.
+type located struct {
+	metav1.ObjectMeta
+	node string
+}
+
+// locate is a transform that replaces a pod with another type. Only for an informer without typed
+// handlers or a lister: these expect pods. Each name is kept once.
+func locate(object any) (any, error) {
+	pod, ok := object.(*corev1.Pod)
+	if !ok {
+		return object, nil // located already
+	}
+	once := func(s string) string { return unique.Make(s).Value() }
+	return &located{metav1.ObjectMeta{
+		Name: pod.Name, Namespace: once(pod.Namespace), UID: pod.UID, ResourceVersion: pod.ResourceVersion,
+	}, once(pod.Spec.NodeName)}, nil
+}
+
+// nodes has an index of located pods.
+func nodes(ctx context.Context, config *rest.Config) (func() (int, error), error) {
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, err
+	}
+	informer := clientgo.NewSharedInformerFactory(client, 0).Core().V1().Pods().Informer()
+	byNode := func(object any) ([]string, error) { return []string{object.(*located).node}, nil }
+	if err := errors.Join(informer.SetTransform(locate), informer.AddIndexers(toolscache.Indexers{"node": byNode})); err != nil {
+		return nil, err
+	}
+	go informer.RunWithContext(ctx)
+	if !toolscache.WaitFor(ctx, "", informer.HasSyncedChecker()) {
+		return nil, context.Cause(ctx)
+	}
+	return func() (int, error) {
+		n := 0
+		for _, node := range informer.GetIndexer().ListIndexFuncValues("node") {
+			keys, err := informer.GetIndexer().IndexKeys("node", node)
+			if err != nil {
+				return 0, err
+			}
+			n += len(keys)
+		}
+		return n, nil
+	}, nil
+}
+
 // index compares two ways to find pods in a store: an index, and a look at each pod.
 func index(ctx context.Context, config *rest.Config) (func() (int, error), error) {
 	client, err := kubernetes.NewForConfig(config)
@@ -106,20 +157,23 @@ func index(ctx context.Context, config *rest.Config) (func() (int, error), error
 			if err != nil {
 				return 0, fmt.Errorf("%s: %w", question.name, err)
 			}
-			result := testing.Benchmark(func(b *testing.B) {
-				for b.Loop() {
-					_, _ = question.ask()
-				}
-			})
+			fastest := int64(math.MaxInt64)
+			for range 3 {
+				fastest = min(fastest, testing.Benchmark(func(b *testing.B) {
+					for b.Loop() {
+						_, _ = question.ask()
+					}
+				}).NsPerOp())
+			}
 			fmt.Printf("%-18s%8d\n", question.name+", found", len(found))
-			fmt.Printf("%-18s%8d ns\n", question.name, result.NsPerOp())
+			fmt.Printf("%-18s%8d ns\n", question.name, fastest)
 		}
 		return len(store.ListKeys()), nil
 	}, nil
 }
 
 // fromCache has objects in a cache of controller-runtime. A manager starts an informer when a
-// controller or a client first needs it; GetInformer does that here, and waits for its store.
+// controller or a client first needs it; GetInformer does that here.
 func fromCache(object client.Object, options cache.Options) way {
 	return func(ctx context.Context, config *rest.Config) (func() (int, error), error) {
 		c, err := cache.New(config, options)
@@ -131,6 +185,9 @@ func fromCache(object client.Object, options cache.Options) way {
 		informer, err := c.GetInformer(ctx, object)
 		if err != nil {
 			return nil, errors.Join(err, context.Cause(ctx))
+		}
+		if !c.WaitForCacheSync(ctx) {
+			return nil, context.Cause(ctx)
 		}
 		return func() (int, error) {
 			return len(informer.(toolscache.SharedIndexInformer).GetStore().ListKeys()), nil

@@ -1,8 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
+	"os"
 	"strings"
 	"time"
 
@@ -11,8 +16,10 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apimachinery/pkg/util/uuid"
+	"k8s.io/client-go/kubernetes/scheme"
 )
 
 // The pods are in so many namespaces, have so many values of the label app, and so many share a node.
@@ -20,9 +27,12 @@ const teams, apps, podsPerNode = 10, 10, 100
 
 func team(i int) string { return fmt.Sprint("team-", i%teams) }
 
-// growLarge creates the large pods from one number to another, each with a status. Nothing but this
-// program writes to pods of an --api-only cluster.
+// growLarge makes pods from one number to another. The API server creates the first, each with a
+// status; the others are copies of those.
 func (r *recorder) growLarge(ctx context.Context, from, to int) error {
+	if from >= createdPods {
+		return r.copyLarge(ctx, from, to)
+	}
 	for i := range teams {
 		ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: team(i)}}
 		_, err := r.client.CoreV1().Namespaces().Create(ctx, ns, metav1.CreateOptions{})
@@ -47,31 +57,124 @@ func (r *recorder) growLarge(ctx context.Context, from, to int) error {
 	return g.Wait()
 }
 
+// createdPods can be copied: with this number added, the namespace and the label stay the same.
+const createdPods = 1_000
+
+// copyLarge writes copies of the pods to etcd, because the API server needs ten minutes or more to
+// create 100,000. It sees the copies as it sees the writes of another API server.
+func (r *recorder) copyLarge(ctx context.Context, from, to int) error {
+	put, err := r.etcd()
+	if err != nil {
+		return err
+	}
+	list, err := r.client.CoreV1().Pods(metav1.NamespaceAll).List(ctx, metav1.ListOptions{ResourceVersion: "0"})
+	if err != nil {
+		return err
+	}
+	texts := map[string]string{} // of the pods, in JSON
+	for _, pod := range list.Items {
+		pod.ResourceVersion = "" // of the key in etcd
+		text, err := json.Marshal(pod)
+		if err != nil {
+			return err
+		}
+		texts[pod.Name] = string(text)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(16)
+	for i := from; i < to; i++ {
+		g.Go(func() error {
+			var pod corev1.Pod
+			of := i % createdPods
+			if err := json.Unmarshal([]byte(renumber(texts[largeName(of)], of, i)), &pod); err != nil {
+				return fmt.Errorf("copy %s: %w", largeName(of), err)
+			}
+			pod.UID = uuid.NewUUID()
+			return put(ctx, "/registry/pods/"+pod.Namespace+"/"+pod.Name, &pod)
+		})
+	}
+	return g.Wait()
+}
+
+// renumber replaces the names, addresses and checksums of one pod with those of another.
+func renumber(text string, from, to int) string {
+	var pairs []string // the longer ones first
+	for _, part := range []func(i int) string{
+		largeName, podIP,
+		func(i int) string { return fmt.Sprintf(`"nodeName":"node-%d"`, i/podsPerNode) },
+		func(i int) string { return hash(i/podsPerNode, 64) },
+		func(i int) string { return hash(i/podsPerNode, 10) },
+		func(i int) string { return hash(i/podsPerNode, 8) },
+	} {
+		pairs = append(pairs, part(from), part(to))
+	}
+	return strings.NewReplacer(pairs...).Replace(text)
+}
+
+// etcd returns a function that writes an object to the API server's etcd, as the API server does.
+func (r *recorder) etcd() (put func(ctx context.Context, key string, object runtime.Object) error, err error) {
+	pid, err := r.cluster.APIServer()
+	if err != nil {
+		return nil, err
+	}
+	flags, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if err != nil {
+		return nil, err
+	}
+	_, rest, _ := strings.Cut(string(flags), "--etcd-servers=")
+	server, _, _ := strings.Cut(rest, "\x00")
+	info, _ := runtime.SerializerInfoForMediaType(scheme.Codecs.SupportedMediaTypes(), runtime.ContentTypeProtobuf)
+	encoder := scheme.Codecs.EncoderForVersion(info.Serializer, corev1.SchemeGroupVersion)
+	return func(ctx context.Context, key string, object runtime.Object) error {
+		value, err := runtime.Encode(encoder, object)
+		if err != nil {
+			return err
+		}
+		body, err := json.Marshal(map[string][]byte{"key": []byte(key), "value": value}) // in base64
+		if err != nil {
+			return err
+		}
+		request, err := http.NewRequestWithContext(ctx, http.MethodPost, server+"/v3/kv/put", bytes.NewReader(body))
+		if err != nil {
+			return err
+		}
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = response.Body.Close() }()
+		text, err := io.ReadAll(response.Body)
+		if err == nil && response.StatusCode != http.StatusOK {
+			err = fmt.Errorf("etcd answers %s: %s", response.Status, text)
+		}
+		return err
+	}, nil
+}
+
 // hash is a number in the form of a checksum of n letters.
 func hash(i, n int) string {
 	return strings.Repeat(fmt.Sprintf("%08x", uint32(i)*2654435761), n/8+1)[:n]
 }
 
+func largeApp(i int) string { return fmt.Sprint("app-", i/teams%apps) }
+
+func largeName(i int) string { return fmt.Sprint(largeApp(i), "-", hash(i/podsPerNode, 10), "-", i) }
+
 // largePod returns a pod as a Deployment makes it, with a sidecar.
 func largePod(i int) *corev1.Pod {
-	app := fmt.Sprint("app-", i/teams%apps)
+	app := largeApp(i)
 	owner := app + "-" + hash(i/podsPerNode, 10)
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
-			Name: fmt.Sprint(owner, "-", i),
+			Name: largeName(i),
 			Labels: map[string]string{
 				"app": app, "pod-template-hash": hash(i/podsPerNode, 10),
-				"app.kubernetes.io/name": app, "app.kubernetes.io/instance": app, "app.kubernetes.io/version": "v1.22.3",
-				"app.kubernetes.io/part-of": "shop", "app.kubernetes.io/managed-by": "Helm",
+				"app.kubernetes.io/name": app, "app.kubernetes.io/version": "v1.22.3",
 			},
 			Annotations: map[string]string{
-				"checksum/config":                        hash(i/podsPerNode, 64),
-				"kubectl.kubernetes.io/restartedAt":      "2026-11-20T10:00:00Z",
-				"prometheus.io/port":                     "9090",
-				"prometheus.io/scrape":                   "true",
-				"cni.example.com/podIP":                  podIP(i),
-				"cluster-autoscaler.example.com/evict":   "true",
-				"sidecar.example.com/injected-at-commit": hash(i/podsPerNode, 40),
+				"checksum/config":                   hash(i/podsPerNode, 64),
+				"kubectl.kubernetes.io/restartedAt": "2026-11-20T10:00:00Z",
+				"cni.example.com/podIP":             podIP(i),
 			},
 			OwnerReferences: []metav1.OwnerReference{{
 				APIVersion: "apps/v1", Kind: "ReplicaSet", Name: owner, UID: types.UID("00000000-0000-4000-8000-0000" + hash(i/podsPerNode, 8)),
@@ -87,8 +190,6 @@ func largePod(i int) *corev1.Pod {
 			Volumes: []corev1.Volume{
 				{Name: "config", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
 					LocalObjectReference: corev1.LocalObjectReference{Name: app + "-config"}}}},
-				{Name: "certificates", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: app + "-tls"}}},
-				{Name: "cache", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
 				{Name: "kube-api-access", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
 					Sources: []corev1.VolumeProjection{
 						{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{ExpirationSeconds: new(int64(3607)), Path: "token"}},
@@ -108,21 +209,16 @@ func largePod(i int) *corev1.Pod {
 			Ports: []corev1.ContainerPort{{Name: "http-" + name, ContainerPort: int32(8000 + len(name))}},
 			Resources: corev1.ResourceRequirements{
 				Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("100m"), corev1.ResourceMemory: resource.MustParse("128Mi")},
-				Limits:   corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("256Mi")},
 			},
-			ReadinessProbe: &corev1.Probe{ProbeHandler: corev1.ProbeHandler{
-				HTTPGet: &corev1.HTTPGetAction{Path: "/healthz", Port: intstr.FromString("http-" + name)}}},
 			Env: []corev1.EnvVar{
+				{Name: "DATABASE", Value: "postgres://database." + team(i) + ".svc:5432/shop"},
 				{Name: "POD_NAME", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.name"}}},
 				{Name: "PASSWORD", ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{
 					LocalObjectReference: corev1.LocalObjectReference{Name: app}, Key: "password"}}},
 			},
 		}
-		for j := range 8 {
-			c.Env = append(c.Env, corev1.EnvVar{Name: fmt.Sprint("SERVICE_", j), Value: fmt.Sprintf("http://service-%d.%s.svc:8080", j, team(i))})
-		}
 		for _, v := range pod.Spec.Volumes {
-			c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: v.Name, MountPath: "/var/run/" + v.Name, ReadOnly: v.EmptyDir == nil})
+			c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: v.Name, MountPath: "/var/run/" + v.Name, ReadOnly: true})
 		}
 		pod.Spec.Containers = append(pod.Spec.Containers, c)
 	}
