@@ -169,7 +169,7 @@ func largePod(i int) *corev1.Pod {
 			Name: largeName(i),
 			Labels: map[string]string{
 				"app": app, "pod-template-hash": hash(i/podsPerNode, 10),
-				"app.kubernetes.io/name": app, "app.kubernetes.io/version": "v1.22.3",
+				"app.kubernetes.io/name": app,
 			},
 			Annotations: map[string]string{
 				"checksum/config":                   hash(i/podsPerNode, 64),
