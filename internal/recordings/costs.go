@@ -134,6 +134,14 @@ func (r *recorder) measure(ctx context.Context, dir string, way costWay) (cost, 
 	if err != nil {
 		return nil, err
 	}
+	apiServer, err := r.cluster.APIServer()
+	if err != nil {
+		return nil, err
+	}
+	// 5 makes the peak that of now (proc_pid_clear_refs(5)).
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", apiServer), []byte("5"), 0); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, filepath.Join(dir, way.args[0]), append(way.args[1:], "--sync-timeout", "15m")...)
@@ -162,6 +170,10 @@ func (r *recorder) measure(ctx context.Context, dir string, way costWay) (cost, 
 	if err != nil {
 		return nil, err
 	}
+	serverPeak, err := peakRSS(apiServer)
+	if err != nil {
+		return nil, err
+	}
 	after, err := r.server(ctx)
 	if err != nil {
 		return nil, err
@@ -169,7 +181,7 @@ func (r *recorder) measure(ctx context.Context, dir string, way costWay) (cost, 
 	if err := errors.Join(cmd.Process.Signal(os.Interrupt), cmd.Wait()); err != nil {
 		return nil, fmt.Errorf("%w: %s", err, &stderr)
 	}
-	c["peak RSS"] = peak
+	c["peak RSS"], c["peak RSS of the API server"] = peak, serverPeak
 	c["CPU"] = (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds()
 	for _, name := range serverMetrics {
 		c[name] = max(0, after[name]-before[name]-(before[name]-scraped[name]))
@@ -243,6 +255,7 @@ type costServer struct {
 	Requests  float64 `json:"requests"`
 	CPU       float64 `json:"CPU_s"`
 	Allocated float64 `json:"allocated_MB"`
+	Peak      float64 `json:"peak_RSS_MB"`
 }
 
 // A costAnswer is the time of one answer from a store.
@@ -281,6 +294,7 @@ func (t costTables) add(pods int, measured map[string][]cost) {
 		servers = append(servers, costServer{
 			Way: way.name, Requests: median(way.name, "requests"),
 			CPU: round(median(way.name, "process_cpu_seconds_total"), 100), Allocated: value("go_memstats_alloc_bytes_total", 1e-6),
+			Peak: value("peak RSS of the API server", 1024/1e6),
 		})
 	}
 	t[fmt.Sprint("client_", pods)], t[fmt.Sprint("server_", pods)] = clients, servers
