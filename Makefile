@@ -25,8 +25,8 @@ unit: export KUBE_CACHE_MUTATION_DETECTOR = true
 unit: ## all tests that need no cluster
 	go test $(RACE) $$(go list ./... | grep -v -e /e2e -e /internal/lint$$ -e /internal/exercises$$)
 
-# docs/older compiles the client-go of other years, internal/docs a browser's driver. vale,
-# which checks the English, needs a C compiler.
+# docs/older compiles the client-go of other years, internal/docs a browser's driver, and
+# controller-runtime what docs/scale.md measures. vale, which checks the English, needs a C compiler.
 pages: page ## hold docs and READMEs to code, links, claims, spelling and English; look at them in Chromium
 	go -C internal/docs vet ./... && go -C internal/docs test ./...
 	go -C internal/docs run ./draw -check
@@ -34,7 +34,7 @@ pages: page ## hold docs and READMEs to code, links, claims, spelling and Englis
 	go -C internal/docs run ./browser
 	cd internal/docs/browser && npx --no-install cspell --no-progress --config ../cspell.yaml
 	$(VALE) $$(git ls-files '*.md' '*.go' ':!*/testdata/*')
-	go -C docs/older test ./...
+	go -C docs/older test ./... && go -C controller-runtime test ./...
 
 # A folder for a static host. page checks that what is committed is what the sources give.
 playground-site: ## write the playground to SITE, for a static host
