@@ -25,8 +25,8 @@ unit: export KUBE_CACHE_MUTATION_DETECTOR = true
 unit: ## all tests that need no cluster
 	go test $(RACE) $$(go list ./... | grep -v -e /e2e -e /internal/lint$$ -e /internal/exercises$$)
 
-# docs/older compiles the client-go of other years, internal/docs a browser's driver. vale,
-# which checks the English, needs a C compiler.
+# docs/older compiles the client-go of other years, internal/docs a browser's driver, and
+# controller-runtime what docs/scale.md measures. vale, which checks the English, needs a C compiler.
 pages: page ## hold docs and READMEs to code, links, claims, spelling and English; look at them in Chromium
 	go -C internal/docs vet ./... && go -C internal/docs test ./...
 	go -C internal/docs run ./draw -check
@@ -34,7 +34,7 @@ pages: page ## hold docs and READMEs to code, links, claims, spelling and Englis
 	go -C internal/docs run ./browser
 	cd internal/docs/browser && npx --no-install cspell --no-progress --config ../cspell.yaml
 	$(VALE) $$(git ls-files '*.md' '*.go' ':!*/testdata/*')
-	go -C docs/older test ./...
+	go -C docs/older test ./... && go -C controller-runtime test ./...
 
 # A folder for a static host. page checks that what is committed is what the sources give.
 playground-site: ## write the playground to SITE, for a static host
@@ -47,6 +47,7 @@ page: ## build the playground's page again: fails if what is committed differs
 	cd playground/page && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && npm run build
 	git diff --exit-code -- playground/page/dist
 
+# costs takes an hour and 10 GB of memory: make docs RECORD=costs
 RECORD = life-kind life-local lister resync scale synced wire
 docs: ## record again and draw; RECORD names the recordings
 	$(if $(RECORD),go run ./internal/recordings $(RECORD))
@@ -60,12 +61,13 @@ walk: ## run the commands of the front page, as a reader does
 
 lint: ## go vet, gofmt, actionlint, golangci-lint, and the proof that they find something
 	GOOS=js GOARCH=wasm go vet ./playground/wasm
-	go vet ./... && go -C cluster vet ./... && go -C exercises vet ./...
+	go vet ./... && go -C cluster vet ./... && go -C exercises vet ./... && go -C controller-runtime vet ./...
 	@files=$$(gofmt -l .); test -z "$$files" || { echo "gofmt these: $$files" >&2; exit 1; }
 	$(TOOL) actionlint .github/workflows/*.yml
 	$(LINT) run
 	cd cluster && $(subst internal,../internal,$(LINT)) run
 	cd exercises && $(subst internal,../internal,$(LINT)) run
+	cd controller-runtime && $(subst internal,../internal,$(LINT)) run
 	cd internal/docs && $(subst internal,..,$(LINT)) run
 	go test -count=1 ./internal/lint
 

@@ -10,13 +10,18 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 )
 
 // createLocal runs up of the program in cluster/, whose line has the PATH of its kubectl.
-func (c *Cluster) createLocal(ctx context.Context) error {
+func (c *Cluster) createLocal(ctx context.Context, apiOnly bool) error {
+	var flags []string
+	if apiOnly {
+		flags = append(flags, "--api-only")
+	}
 	var export bytes.Buffer
-	if err := c.local(ctx, &export, c.log, "up"); err != nil {
+	if err := c.local(ctx, &export, c.log, "up", flags...); err != nil {
 		return err
 	}
 	out, err := exec.CommandContext(ctx, "sh", "-c", `eval "$1" && printf '%s\n%s' "$KUBECONFIG" "$PATH"`, "sh", export.String()).Output()
@@ -30,7 +35,7 @@ func (c *Cluster) createLocal(ctx context.Context) error {
 
 // local runs the program in cluster/. It builds it, because go run does not forward
 // SIGTERM.
-func (c *Cluster) local(ctx context.Context, stdout, stderr io.Writer, verb string) error {
+func (c *Cluster) local(ctx context.Context, stdout, stderr io.Writer, verb string, flags ...string) error {
 	module, err := module(ctx)
 	if err != nil {
 		return err
@@ -41,7 +46,7 @@ func (c *Cluster) local(ctx context.Context, stdout, stderr io.Writer, verb stri
 	if err := run(build); err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, program, verb, "--name", c.Name)
+	cmd := exec.CommandContext(ctx, program, append([]string{verb, "--name", c.Name}, flags...)...)
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	return run(cmd)
 }
@@ -70,6 +75,18 @@ func (c *Cluster) RestartAPIServer(ctx context.Context) error {
 		return fmt.Errorf("restarting the API server of a %s cluster: %w", c.Which, errors.ErrUnsupported)
 	}
 	return c.local(ctx, nil, nil, "restart")
+}
+
+// APIServer returns the process id of a local cluster's API server.
+func (c *Cluster) APIServer() (pid int, err error) {
+	if c.Which != "local" {
+		return 0, fmt.Errorf("the API server's process of a %s cluster: %w", c.Which, errors.ErrUnsupported)
+	}
+	text, err := os.ReadFile(c.file("pids", "kube-apiserver.pid"))
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(strings.TrimSpace(string(text)))
 }
 
 // ServingCertificate returns the certificate and the key of a local cluster's API

@@ -37,6 +37,10 @@ type Options struct {
 	// kubectl's rules find. They have no effect on kind and local.
 	Kubeconfig, Context string
 
+	// APIOnly makes a local cluster that has only etcd and the API server: nothing schedules, runs,
+	// or deletes pods.
+	APIOnly bool
+
 	// Keep makes Close keep a kind or local cluster, and write to Log how to use
 	// it and how to remove it.
 	Keep bool
@@ -115,7 +119,7 @@ func (c *Cluster) open(ctx context.Context, o Options) error {
 	if c.Which == "kind" {
 		return c.createKind(ctx)
 	}
-	return c.createLocal(ctx)
+	return c.createLocal(ctx, o.APIOnly)
 }
 
 // Close takes down what Open started. If it fails, call it again, or leave it to the

@@ -24,17 +24,19 @@ import (
 // A recording becomes docs/data/NAME.json. The result of record is encoded as a JSON object.
 type recording struct {
 	name, cluster string
+	apiOnly       bool // the cluster runs no pods
 	record        func(*recorder, context.Context) (any, error)
 }
 
 var recordings = []recording{
-	{"life-kind", "kind", (*recorder).life},
-	{"life-local", "local", (*recorder).life},
-	{"lister", "local", (*recorder).lister},
-	{"resync", "local", (*recorder).resync},
-	{"scale", "local", (*recorder).scale},
-	{"synced", "local", (*recorder).synced},
-	{"wire", "local", (*recorder).wire},
+	{"costs", "local", true, (*recorder).costs},
+	{"life-kind", "kind", false, (*recorder).life},
+	{"life-local", "local", false, (*recorder).life},
+	{"lister", "local", false, (*recorder).lister},
+	{"resync", "local", false, (*recorder).resync},
+	{"scale", "local", false, (*recorder).scale},
+	{"synced", "local", false, (*recorder).synced},
+	{"wire", "local", false, (*recorder).wire},
 }
 
 // recorded is the header of a recording: how, where and when it was made.
@@ -79,7 +81,7 @@ func run(ctx context.Context, names []string) error {
 // write makes a recording on a cluster that nothing else uses.
 func (r recording) write(ctx context.Context) (err error) {
 	cluster, err := provider.Open(ctx, provider.Options{
-		Which: r.cluster, Prefix: "informers-record", Log: os.Stderr,
+		Which: r.cluster, APIOnly: r.apiOnly, Prefix: "informers-record", Log: os.Stderr,
 	})
 	if err != nil {
 		return err

@@ -11,8 +11,8 @@ func TestNames(t *testing.T) {
 		names []string
 		want  string
 	}{
-		{nil, "name a recording: life-kind, life-local, lister"},
-		{[]string{"wire", "resynk"}, `there is no recording "resynk"; choose from life-kind`},
+		{nil, "name a recording: costs, life-kind, life-local, lister"},
+		{[]string{"wire", "resynk"}, `there is no recording "resynk"; choose from costs`},
 	} {
 		if err := run(t.Context(), tt.names); err == nil || !strings.HasPrefix(err.Error(), tt.want) {
 			t.Errorf("record %v: %v, want %s", tt.names, err, tt.want)

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -108,4 +110,48 @@ type event struct {
 	Until float64 `json:"until"`
 	Kind  string  `json:"kind"`
 	Label string  `json:"label"` // always empty
+}
+
+// Dots are a picture of values on a logarithmic axis, in lanes.
+type dots struct {
+	Name  string    `json:"name"`
+	Title string    `json:"title"`
+	Alt   string    `json:"alt"` // the content of the picture in words
+	Unit  string    `json:"unit"`
+	Lanes []dotLane `json:"lanes"`
+}
+
+type dotLane struct {
+	Name string `json:"name"`
+	Dots []dot  `json:"dots"`
+}
+
+// A dot is a value. Its kind determines the color and the shape.
+type dot struct {
+	At   float64 `json:"at"`
+	Kind string  `json:"kind"`
+}
+
+// add adds dots to a lane, which it makes if there is none of that name.
+func (d *dots) add(lane string, more ...dot) {
+	lane = strings.ReplaceAll(lane, "`", "")
+	i := slices.IndexFunc(d.Lanes, func(l dotLane) bool { return l.Name == lane })
+	if i < 0 {
+		i = len(d.Lanes)
+		d.Lanes = append(d.Lanes, dotLane{Name: lane})
+	}
+	d.Lanes[i].Dots = append(d.Lanes[i].Dots, more...)
+}
+
+// words says what the picture shows.
+func (d *dots) words() string {
+	var lanes []string
+	for _, l := range d.Lanes {
+		var values []string
+		for _, dot := range l.Dots {
+			values = append(values, fmt.Sprintf("%v %s (%s)", dot.At, d.Unit, dot.Kind))
+		}
+		lanes = append(lanes, l.Name+": "+strings.Join(values, ", "))
+	}
+	return strings.Join(lanes, "; ") + "."
 }

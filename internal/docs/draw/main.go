@@ -68,10 +68,17 @@ func run(root string, check bool) error {
 
 // A recording is one file of docs/data. Its other fields are tables.
 type recording struct {
-	name      string
-	recorded  struct{ Command, Machine, Date string }
-	timelines []*timeline
-	fields    map[string]json.RawMessage
+	name     string
+	recorded struct{ Command, Machine, Date string }
+	pictures []drawable
+	fields   map[string]json.RawMessage
+}
+
+// A drawable is a timeline, or dots.
+type drawable interface {
+	names() (name, alt string)
+	check() error
+	draw() ([]byte, error)
 }
 
 // load reads all recordings, in the order of their names.
@@ -89,10 +96,8 @@ func load(repo fs.FS) (recordings []*recording, err error) {
 		if err == nil {
 			err = json.Unmarshal(r.fields["recorded"], &r.recorded)
 		}
-		if timelines, ok := r.fields["timelines"]; ok && err == nil {
-			dec := json.NewDecoder(bytes.NewReader(timelines))
-			dec.DisallowUnknownFields()
-			err = dec.Decode(&r.timelines)
+		if err == nil {
+			err = errors.Join(pictures[*timeline](r, "timelines"), pictures[*dots](r, "dots"))
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
@@ -102,20 +107,37 @@ func load(repo fs.FS) (recordings []*recording, err error) {
 	return recordings, nil
 }
 
+// pictures adds the pictures in a field of a recording, if it has this field.
+func pictures[T drawable](r *recording, field string) error {
+	text, ok := r.fields[field]
+	if !ok {
+		return nil
+	}
+	var all []T
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.DisallowUnknownFields()
+	err := dec.Decode(&all)
+	for _, p := range all {
+		r.pictures = append(r.pictures, p)
+	}
+	return err
+}
+
 // draw adds the pictures of all recordings to files.
 func draw(files map[string][]byte, recordings []*recording) error {
 	for _, r := range recordings {
-		for _, t := range r.timelines {
-			name := "docs/pictures/" + t.Name + ".svg"
-			err := t.check()
+		for _, p := range r.pictures {
+			of, _ := p.names()
+			name := "docs/pictures/" + of + ".svg"
+			err := p.check()
 			if files[name] != nil {
 				err = errors.New("another picture has this name")
 			}
 			if err == nil {
-				files[name], err = t.draw()
+				files[name], err = p.draw()
 			}
 			if err != nil {
-				return fmt.Errorf("docs/data/%s.json: picture %q: %w", r.name, t.Name, err)
+				return fmt.Errorf("docs/data/%s.json: picture %q: %w", r.name, of, err)
 			}
 		}
 	}

@@ -67,9 +67,9 @@ func fill(text []byte, recordings []*recording) (_ []byte, failed error) {
 // picture shows a picture and names its recording.
 func picture(recordings []*recording, name string) (string, error) {
 	for _, r := range recordings {
-		for _, t := range r.timelines {
-			if t.Name == name {
-				alt := strings.NewReplacer("[", `\[`, "]", `\]`).Replace(t.Alt)
+		for _, p := range r.pictures {
+			if of, alt := p.names(); of == name {
+				alt := strings.NewReplacer("[", `\[`, "]", `\]`).Replace(alt)
 				return fmt.Sprintf("![%s](pictures/%s.svg)\n\n[Recorded](data/%s.json): `%s`, %s, %s\n",
 					alt, name, r.name, r.recorded.Command, r.recorded.Machine, r.recorded.Date), nil
 			}

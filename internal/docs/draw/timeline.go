@@ -28,6 +28,8 @@ type event struct {
 
 var nameOK = regexp.MustCompile(`^[a-z0-9-]+$`)
 
+func (t *timeline) names() (name, alt string) { return t.Name, t.Alt }
+
 func (t *timeline) check() error {
 	switch {
 	case !nameOK.MatchString(t.Name):
@@ -165,19 +167,26 @@ var (
 	svg    = template.Must(template.New("").Parse(source))
 )
 
-// draw returns the picture. The name of a lane is above its events.
-func (t *timeline) draw() ([]byte, error) {
-	d := drawing{Title: t.Title, Alt: t.Alt, Schemes: schemes, Shapes: shapes, Width: width}
+// newDrawing returns a picture with a title and a legend in two columns. Its content begins at Top.
+func newDrawing(title, alt string, kinds []string) drawing {
+	d := drawing{Title: title, Alt: alt, Schemes: schemes, Shapes: shapes, Width: width}
 	y := edge + row
-	kinds := t.kinds()
-	for i, kind := range kinds { // in two columns
+	for i, kind := range kinds {
 		x := left + float64(i%2)*(width/2-edge)
 		at := y + row*(float64(i/2)+0.5)
 		d.Marks = append(d.Marks, mark{X: x, Y: at, Kind: i})
 		d.Texts = append(d.Texts, text{x + glyph + 6, at, kind})
 	}
-	y += row*math.Ceil(float64(len(kinds))/2) + edge
-	d.Top = y
+	d.Top = y + row*math.Ceil(float64(len(kinds))/2) + edge
+	d.Bottom = d.Top
+	return d
+}
+
+// draw returns the picture. The name of a lane is above its events.
+func (t *timeline) draw() ([]byte, error) {
+	kinds := t.kinds()
+	d := newDrawing(t.Title, t.Alt, kinds)
+	y := d.Top
 	for _, l := range t.Lanes {
 		d.Texts = append(d.Texts, text{edge, y + row/2, l.Name})
 		levels := t.levels(l.Events)
