@@ -34,11 +34,10 @@ import (
 	"example.com/informers/internal/provider"
 )
 
-const (
-	root = ".."
-	// timeout is for what takes seconds on an idle machine. It asserts nothing.
-	timeout = time.Minute
-)
+const root = ".."
+
+// timeout is for what takes seconds on an idle machine. It asserts nothing.
+var timeout = time.Minute
 
 var (
 	which     = flag.String("cluster", os.Getenv("CLUSTER"), "`name` of a kind of cluster: auto, kind, local or current")
@@ -46,6 +45,7 @@ var (
 	artifacts = flag.String("artifacts", "", "`folder` for what each chapter prints, and the control plane's logs if a test fails")
 	update    = flag.Bool("update", false, "write the outputs in the READMEs anew")
 	built     = flag.String("bin", "", "`folder` with built chapters (default: they are built)")
+	patience  = flag.Duration("patience", timeout, "how long to wait for what takes seconds on an idle machine")
 
 	cluster *provider.Cluster
 	client  kubernetes.Interface
@@ -75,6 +75,7 @@ func run(m *testing.M, cfg *envconf.Config) (code int, err error) {
 		cluster, testenv = &provider.Cluster{}, env.NewWithConfig(cfg)
 		return testenv.Run(m), nil
 	}
+	timeout = *patience
 	// The tests wait most of the time.
 	err = flag.Set("test.parallel", "16")
 	if *artifacts != "" { // go test has flags for this, which take no relative folder

@@ -64,22 +64,20 @@ func TestProduction(t *testing.T) {
 	t.Parallel()
 	t.Run("processes", func(t *testing.T) {
 		t.Parallel()
-		p := &processes{}
-		feature := features.New("12-production").WithLabel("chapter", "12").
-			WithSetup("two replicas", p.setup(func(t *testing.T) {
-				p.followDeletes(t)
-				p.startReplica(t)
-				p.startReplica(t)
-			}))
-		p.assess(feature, ending{"kill -9", unrenewed, p.kill})
-		p.assess(feature, ending{"^C", look, p.interruptLeader})
-		p.assess(feature, ending{"cut off", unrenewed, p.cutOff})
-		testenv.Test(t, feature.Feature())
+		(&processes{binary: filepath.Join(*built, "12-production"), lost: "the Lease is lost: "}).test(t)
 	})
 	if cluster.Which == "kind" {
 		t.Run("deployment", func(t *testing.T) {
 			t.Parallel()
 			deployed(t)
+		})
+		t.Run("controller-runtime", func(t *testing.T) {
+			t.Parallel()
+			binary := filepath.Join(t.TempDir(), "ttl")
+			build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "./ttl")
+			build.Dir = filepath.Join(root, "controller-runtime")
+			command(t, build)
+			(&processes{binary: binary, lost: "leader election lost"}).test(t)
 		})
 	}
 }
@@ -229,15 +227,30 @@ func restricted(pod *corev1.Pod) *corev1.Pod {
 // processes are replicas that run here, each behind a proxy.
 type processes struct {
 	ttlScene
-	replicas []*outage
+	binary, lost string // lost is what it says about the Lease when it exits
+	replicas     []*outage
+	t            *testing.T // replicas live longer than the step that starts them
 }
 
-func (p *processes) startReplica(t *testing.T) {
-	t.Helper()
+func (p *processes) test(t *testing.T) {
+	p.t = t
+	feature := features.New(filepath.Base(p.binary)).WithLabel("chapter", "12").
+		WithSetup("two replicas", p.setup(func(t *testing.T) {
+			p.followDeletes(t)
+			p.startReplica()
+			p.startReplica()
+		}))
+	p.assess(feature, ending{"kill -9", unrenewed, p.kill})
+	p.assess(feature, ending{"^C", look, p.interruptLeader})
+	p.assess(feature, ending{"cut off", unrenewed, p.cutOff})
+	testenv.Test(t, feature.Feature())
+}
+
+func (p *processes) startReplica() {
 	o := &outage{scene: scene{client: p.client, kubeconfig: p.kubeconfig, namespace: p.namespace}}
-	o.behindProxy(t)
-	o.chapter = o.start(t, "12-production")
-	o.awaitStep(t, logmatch.Like("the sync", `.* msg="cache is synced" .*`), timeout)
+	o.behindProxy(p.t)
+	o.chapter = chapters.Start(p.t, p.binary, []string{"KUBECONFIG=" + o.kubeconfig}, "--namespace", p.namespace)
+	o.awaitStep(p.t, logmatch.Like("the election", `.* msg="Attempting to acquire leader lease.*`), timeout)
 	p.replicas = append(p.replicas, o)
 }
 
@@ -264,7 +277,7 @@ func (p *processes) leader(t *testing.T) (leader *outage) {
 func (p *processes) kill(t *testing.T) (undo func()) {
 	leader := p.leader(t)
 	leader.chapter.Signal(t, syscall.SIGKILL, timeout)
-	p.startReplica(t)
+	p.startReplica()
 	return func() {}
 }
 
@@ -272,7 +285,7 @@ func (p *processes) interruptLeader(t *testing.T) (undo func()) {
 	leader := p.leader(t)
 	leader.interrupt(t)
 	leader.story(t)
-	p.startReplica(t)
+	p.startReplica()
 	return func() {}
 }
 
@@ -282,11 +295,11 @@ func (p *processes) cutOff(t *testing.T) (undo func()) {
 	leader.hang()
 	return func() {
 		t.Helper()
-		if code := leader.chapter.End(t, timeout); code != 1 || !strings.HasPrefix(leader.chapter.Stderr.String(), "the Lease is lost") {
+		if code := leader.chapter.End(t, timeout); code != 1 || !strings.HasPrefix(leader.chapter.Stderr.String(), p.lost) {
 			t.Errorf("exit code %d, stderr:\n%s", code, &leader.chapter.Stderr)
 		}
 		leader.story(t)
-		p.startReplica(t)
+		p.startReplica()
 	}
 }
 

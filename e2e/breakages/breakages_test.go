@@ -167,7 +167,7 @@ func TestBreakages(t *testing.T) {
 			if err := chapters.Build(root, bin, []string{b.chapter}, flag); err != nil {
 				t.Fatal(err)
 			}
-			args := []string{"-test.run", "^" + strings.ReplaceAll(b.test, "/", "$/^") + "$", "--bin", bin}
+			args := []string{"-test.run", "^" + strings.ReplaceAll(b.test, "/", "$/^") + "$", "--bin", bin, "--patience", "30s"}
 			if b.test == "TestFactory" || strings.HasPrefix(b.test, "TestFaults") || strings.HasPrefix(b.test, "TestDynamic") { // with an audit log, an API server to kill, a CRD
 				args = append(args, "--cluster", "local")
 			} else {
