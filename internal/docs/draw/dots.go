@@ -68,7 +68,7 @@ func (d *dots) draw() ([]byte, error) {
 	kinds := d.kinds()
 	p := newDrawing(d.Title, d.Alt, kinds)
 	from, to := d.axis()
-	const left = edge + 30 // half of the first tick's text
+	const left, right = edge + 30, width - edge - 36 // half of the texts of the first and last tick
 	x := func(at float64) float64 { return round(left + (math.Log10(at)-from)/(to-from)*(right-left)) }
 	for _, l := range d.Lanes {
 		p.Texts = append(p.Texts, text{edge, p.Bottom + row/2, l.Name})
