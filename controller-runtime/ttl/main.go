@@ -82,7 +82,7 @@ func run(ctx context.Context) error {
 	}
 	var pods cache.Informer
 	options.Metrics = metricsserver.Options{BindAddress: *address, ExtraHandlers: map[string]http.Handler{
-		"/livez": healthz.CheckHandler{Checker: healthz.Ping}, // a lost Lease ends the program
+		"/livez": healthz.CheckHandler{Checker: healthz.Ping}, // it exits when the Lease is lost
 		"/readyz": healthz.CheckHandler{Checker: func(*http.Request) error {
 			if !pods.HasSynced() {
 				return errors.New("cache is not synced")
