@@ -47,7 +47,7 @@ page: ## build the playground's page again: fails if what is committed differs
 	cd playground/page && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && npm run build
 	git diff --exit-code -- playground/page/dist
 
-# costs takes an hour and 10 GB of memory: make docs RECORD=costs
+# costs takes half an hour and 14 GB of memory: make docs RECORD=costs
 RECORD = life-kind life-local lister resync scale synced wire
 docs: ## record again and draw; RECORD names the recordings
 	$(if $(RECORD),go run ./internal/recordings $(RECORD))

@@ -73,8 +73,8 @@ var costSizes = []struct{ pods, times int }{{1_000, 5}, {10_000, 5}, {100_000, 1
 // A cost is what a program prints, and what the system says about it and about the API server.
 type cost map[string]float64
 
-// costs measures what it costs to have large pods in memory, in many ways. It takes an hour on two
-// cores, so make docs does not call it.
+// costs measures what it costs to have large pods in memory, in many ways. It takes half an hour on
+// two cores, and 14 GB of memory, so make docs does not call it.
 func (r *recorder) costs(ctx context.Context) (any, error) {
 	dir, err := os.MkdirTemp("", "costs-")
 	if err != nil {
