@@ -46,13 +46,13 @@ const (
 	name          = "informers-ttl"             // of the Lease, in the metrics, and in Events
 	ttlAnnotation = "informers.example.com/ttl" // such as 90s, from the pod's creation
 
-	// The leader renews its Lease every 2 s. If it cannot for 8 s, it tries to release it, which
-	// takes up to two requests, and stops: 2 + 8 + 2·2 s after the last renewal. Others take the
+	// The leader renews its Lease every 2 s, and gives up if it cannot for 8 s. Others take the
 	// Lease when they have seen it unchanged for 15 s.
 	leaseDuration = 15 * time.Second
 	renewDeadline = 8 * time.Second
-	retryPeriod   = 2 * time.Second // also the time-out of a request
+	retryPeriod   = 2 * time.Second
 
+	requestTimeout   = time.Second      // for one request about the Lease
 	reconcileTimeout = 10 * time.Second // for one pod
 	shutdownTimeout  = 20 * time.Second // the kubelet kills after 30 s
 )
@@ -129,8 +129,11 @@ func newCluster() (*cluster, error) {
 		return nil, err
 	}
 
+	// A leader that gives up stops its workers only after it has tried to release the Lease: two
+	// requests. With a time-out, that is before others act, even if the answer to the last renewal
+	// was late: 1 s + 2 s until the next one + 8 s + 2 · 1 s < 15 s.
 	config = rest.AddUserAgent(rest.CopyConfig(config), "leader-election")
-	config.Timeout = retryPeriod
+	config.Timeout = requestTimeout
 	if c.election, err = kubernetes.NewForConfig(config); err != nil {
 		return nil, err
 	}
@@ -175,8 +178,7 @@ func run(ctx context.Context, c *cluster, logger *slog.Logger) error {
 
 	// What is in progress may be finished after ^C: work ends with the Lease, after the workers.
 	work, endWork := context.WithCancel(context.WithoutCancel(ctx))
-	defer factory.Shutdown()
-	defer endWork()
+	defer endWork() // factory.Shutdown would wait for a reflector that sleeps between two tries
 	factory.StartWithContext(work)
 	syncCtx, cancelSync := context.WithTimeout(ctx, *syncTimeout)
 	defer cancelSync()

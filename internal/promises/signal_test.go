@@ -60,7 +60,7 @@ func TestSignals(t *testing.T) {
 					p := server.prepare(t, name)
 					limit := 2 * time.Second
 					if imports(t, name, "k8s.io/client-go/tools/leaderelection") {
-						limit += 4 * time.Second // two requests to release the Lease, 2 s each
+						limit += 2 * time.Second // two requests to release the Lease, 1 s each
 					}
 					took := p.Signal(t, sig, limit)
 					if code := p.ProcessState.ExitCode(); code != 0 {
