@@ -23,7 +23,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/rest"
@@ -212,11 +211,14 @@ func TestLostLease(t *testing.T) {
 // tries, and does not hear of its context meanwhile.
 func TestOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := serve()
-		s.pods.PrependWatchReactor("pods", func(clienttesting.Action) (bool, watch.Interface, error) {
-			return true, nil, syscall.ECONNREFUSED
+		defer func(d time.Duration) { *syncTimeout = d }(*syncTimeout)
+		*syncTimeout = time.Hour
+		c := serve().cluster()
+		c.client = kubernetes.NewForConfigOrDie(&rest.Config{
+			Host:      "http://example.com",
+			Transport: answers(func(*http.Request) (*http.Response, error) { return nil, syscall.ECONNREFUSED }),
 		})
-		r := start(t, s.cluster())
+		r := start(t, c)
 		after(10 * time.Minute)
 		begin := time.Now()
 		r.stop()
@@ -369,7 +371,16 @@ func TestHangingLeader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := fake.NewClientset()
 		watchdog := leaderelection.NewLeaderHealthzAdaptor(leaseDuration)
-		release := make(chan struct{})
+		hangs, release := make(chan struct{}), make(chan struct{})
+		client.PrependReactor("update", "leases", func(clienttesting.Action) (bool, runtime.Object, error) {
+			select {
+			case <-hangs:
+				<-release // no time-out ends it
+				return true, nil, errors.New("released")
+			default:
+				return false, nil, nil
+			}
+		})
 		elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
 			Lock: &resourcelock.LeaseLock{
 				LeaseMeta: metav1.ObjectMeta{Namespace: "default", Name: name}, Client: client.CoordinationV1(),
@@ -394,10 +405,7 @@ func TestHangingLeader(t *testing.T) {
 		if code := live(); code != http.StatusOK {
 			t.Errorf("a leader that renews: %d", code)
 		}
-		client.PrependReactor("update", "leases", func(clienttesting.Action) (bool, runtime.Object, error) {
-			<-release // forever, and no time-out ends it
-			return true, nil, errors.New("released")
-		})
+		close(hangs)
 		after(leaseDuration)
 		if code := live(); code != http.StatusOK {
 			t.Errorf("a leader that may still end by itself: %d", code)
