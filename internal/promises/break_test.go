@@ -74,6 +74,20 @@ func TestBreakIt(t *testing.T) {
 				p.Signal(t, syscall.SIGINT, 2*time.Second)
 			},
 		},
+		{
+			name: "something hangs at the end", chapter: "12-production",
+			edits: []string{
+				"shutdownTimeout  = 20 * time.Second", "shutdownTimeout  = time.Second",
+				"	defer endWork() // factory", "	defer func() { select {} }()\n	defer endWork() // factory",
+			},
+			check: func(t *testing.T, p *chapters.Program) {
+				p.Await(t, &p.Stdout, started("12-production"), 10*time.Second)
+				p.Signal(t, syscall.SIGINT, 10*time.Second)
+				if code, stderr := p.ProcessState.ExitCode(), p.Stderr.String(); code != 1 || stderr != "not stopped within 1s\n" {
+					t.Errorf("exit code %d, stderr:\n%s", code, stderr)
+				}
+			},
+		},
 	}
 	for _, test := range tests {
 		t.Run(test.chapter+"/"+test.name, func(t *testing.T) {
