@@ -240,7 +240,7 @@ func TestSyncOfMany(t *testing.T) {
 					}
 				}
 				if len(added) != count || slices.Max(slices.Collect(maps.Values(added))) != 1 {
-					t.Errorf("Adds of %d pods, want one each of %d", len(added), count)
+					t.Errorf("what it printed does not fit: Adds of %d pods, want one each of %d", len(added), count)
 				}
 				if t.Failed() {
 					return
