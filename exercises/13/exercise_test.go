@@ -42,13 +42,15 @@ func TestWidgets(t *testing.T) {
 		synctest.Wait()
 		want(t, w, "widget two was created", "one", "two")
 
-		// The API server deletes the widgets of a definition that is removed.
+		// The API server deletes the widgets of a definition that is removed. Removed can come first:
+		// a definition and its widgets are two watches.
+		w.Removed()
+		synctest.Wait()
 		for _, name := range []string{"one", "two"} {
 			if err := widgets.Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
 				t.Fatal(err)
 			}
 		}
-		w.Removed()
 		synctest.Wait()
 		before := requests("list")
 
