@@ -45,6 +45,7 @@ var (
 	selector    = flag.String("selector", "", "only pods with these `labels`")
 	field       = flag.String("field-selector", "", "only pods with these `fields`")
 	encoding    = flag.String("encoding", "protobuf", "how pods are sent: protobuf or json")
+	handlers    = flag.Uint("handlers", 0, "how many handlers to add, which do nothing")
 )
 
 // encodings are what the client accepts: the first that the API server has for the resource.
@@ -117,10 +118,17 @@ func run(ctx context.Context, config *rest.Config, stdout io.Writer) error {
 		}
 		stores = append(stores, informer.GetTypedIndexer())
 		synced = append(synced, informer.HasSyncedChecker())
+		for range *handlers { // each has a goroutine, and a buffer for what it has not handled
+			handler, err := informer.AddTypedEventHandler(
+				cache.TypedResourceEventHandlerFuncs[metav1.Object]{})
+			if err != nil {
+				return fmt.Errorf("add handlers: %w", err)
+			}
+			synced = append(synced, handler.HasSyncedChecker())
+		}
 		go informer.RunWithContext(ctx)
 	}
 
-	// There is no handler: when the stores are filled, all is there.
 	syncCtx, cancelSync := context.WithTimeout(ctx, *syncTimeout)
 	defer cancelSync()
 	if !cache.WaitFor(syncCtx, "", synced...) {
@@ -129,17 +137,17 @@ func run(ctx context.Context, config *rest.Config, stdout io.Writer) error {
 	took, requests, received := time.Since(start), m.requests.Load(), m.received.Load()
 	heap, allocated := memory()
 
-	pods, counts := 0, map[string]int{}
+	pods, counts, begin := 0, map[string]int{}, time.Now()
 	for _, store := range stores {
-		pods += len(store.ListKeys())
 		for _, value := range store.ListIndexFuncValues("by") {
 			there, err := store.ByTypedIndex("by", value)
 			if err != nil {
 				return fmt.Errorf("read index: %w", err)
 			}
-			counts[value] += len(there)
+			pods, counts[value] = pods+len(there), counts[value]+len(there)
 		}
 	}
+	byIndex := time.Since(begin) / time.Duration(max(1, len(counts))) // for the pods of one value
 	out := log.New(stdout, "", 0)
 	out.Printf("%-18s%8d", "pods in the store", pods)
 	out.Printf("%-18s%8d ms", "time to sync", took.Milliseconds())
@@ -147,6 +155,14 @@ func run(ctx context.Context, config *rest.Config, stdout io.Writer) error {
 	out.Printf("%-18s%8d KiB", "received", received/1024)
 	out.Printf("%-18s%8d KiB", "heap", (heap-heapBefore)/1024)
 	out.Printf("%-18s%8d KiB", "allocated", (allocated-allocatedBefore)/1024)
+	out.Printf("%-18s%8d µs", "found by index", byIndex.Microseconds())
+	begin = time.Now()
+	for _, store := range stores {
+		for _, pod := range store.List() {
+			_, _ = value(pod.(metav1.Object)) // without an index, all have to be looked at
+		}
+	}
+	out.Printf("%-18s%8d µs", "found by scan", time.Since(begin).Microseconds())
 	out.Print("cache is synced")
 
 	what := "on node "

@@ -38,7 +38,7 @@ import (
 	"k8s.io/client-go/tools/record"
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/component-base/metrics/legacyregistry"
-	_ "k8s.io/component-base/metrics/prometheus/clientgo" // all metrics that client-go has
+	_ "k8s.io/component-base/metrics/prometheus/clientgo" // of queue, requests, election, informer
 	"k8s.io/klog/v2"
 )
 
@@ -70,13 +70,8 @@ func main() {
 	klog.InitFlags(nil) // -v=4 logs what client-go does
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop)    // the first ^C ends ctx, a second one kills the program
-	context.AfterFunc(ctx, func() { // the Lease is not released then: something may still act
-		time.AfterFunc(shutdownTimeout, func() {
-			fmt.Fprintf(os.Stderr, "not stopped within %s\n", shutdownTimeout)
-			os.Exit(1)
-		})
-	})
+	context.AfterFunc(ctx, stop) // the first ^C ends ctx, a second one kills the program
+	context.AfterFunc(ctx, func() { exitLater() })
 
 	// client-go logs with klog: the same format, and the same level. -v=4 is -4 for slog.
 	v, _ := strconv.Atoi(flag.Lookup("v").Value.String())
@@ -94,10 +89,19 @@ func main() {
 	}
 }
 
+// exitLater exits after shutdownTimeout, whatever hangs, unless its timer is stopped. It does not
+// release the Lease: something may still act.
+func exitLater() *time.Timer {
+	return time.AfterFunc(shutdownTimeout, func() {
+		fmt.Fprintf(os.Stderr, "not stopped within %s\n", shutdownTimeout)
+		os.Exit(1)
+	})
+}
+
 // A cluster is where the program works.
 type cluster struct {
 	client, election kubernetes.Interface
-	namespace        string // of the Lease
+	namespace        string // of the Lease: the program's pod has it, or the kubeconfig's context
 	clock            serverClock
 	metrics          *cache.InformerName // one for each factory in a process
 }
@@ -117,11 +121,9 @@ func newCluster() (*cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load kubeconfig: %w", err)
 	}
-	c := &cluster{namespace: *namespace}
-	if c.namespace == metav1.NamespaceAll { // that of the pod, or of the kubeconfig's context
-		if c.namespace, _, err = loader.Namespace(); err != nil {
-			return nil, fmt.Errorf("load kubeconfig: %w", err)
-		}
+	c := &cluster{}
+	if c.namespace, _, err = loader.Namespace(); err != nil {
+		return nil, fmt.Errorf("load kubeconfig: %w", err)
 	}
 	config.QPS = -1 // the server has priority and fairness; the default is 5 requests a second
 	config.Wrap(c.clock.wrap)
@@ -141,7 +143,7 @@ func newCluster() (*cluster, error) {
 	return c, err
 }
 
-// run does the work while it holds the Lease. What it starts first ends last.
+// run works while it holds the Lease. How it ends is in its defer lines, from the bottom up.
 func run(ctx context.Context, c *cluster, logger *slog.Logger) error {
 	if *syncTimeout <= 0 {
 		return errors.New("--sync-timeout must be more than 0")
@@ -191,16 +193,14 @@ func run(ctx context.Context, c *cluster, logger *slog.Logger) error {
 	logger.Info("cache is synced", "pods", len(pods.GetStore().ListKeys()))
 
 	// A replica that cannot fill its cache must not lead, so the election comes after the sync.
-	host, _ := os.Hostname() // in a cluster the pod's name
+	host, _ := os.Hostname()                  // in a cluster the pod's name
+	id := host + "_" + string(uuid.NewUUID()) // a restarted program is not the one that died
 	leading := make(chan context.Context, 1)
 	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
 		Lock: &resourcelock.LeaseLock{
-			LeaseMeta: metav1.ObjectMeta{Namespace: c.namespace, Name: name},
-			Client:    c.election.CoordinationV1(),
-			// A restarted program must not take itself for the one that died.
-			LockConfig: resourcelock.ResourceLockConfig{
-				Identity: host + "_" + string(uuid.NewUUID()),
-			},
+			LeaseMeta:  metav1.ObjectMeta{Namespace: c.namespace, Name: name},
+			Client:     c.election.CoordinationV1(),
+			LockConfig: resourcelock.ResourceLockConfig{Identity: id},
 		},
 		LeaseDuration: leaseDuration, RenewDeadline: renewDeadline, RetryPeriod: retryPeriod,
 		ReleaseOnCancel: true, Name: name,
@@ -222,8 +222,8 @@ func run(ctx context.Context, c *cluster, logger *slog.Logger) error {
 	case <-ctx.Done():
 		return nil
 	case lead := <-leading:
-		lister := factory.Core().V1().Pods().Lister()
-		ctl := &controller{client: c.client, lister: lister, clock: &c.clock, logger: logger}
+		ctl := &controller{client: c.client, lister: factory.Core().V1().Pods().Lister(),
+			leads: elector.IsLeader, clock: &c.clock, logger: logger}
 		return ctl.lead(ctx, lead, pods)
 	}
 }
@@ -236,8 +236,8 @@ func dropManagedFields(object any) (any, error) {
 	return object, nil
 }
 
-// health answers the kubelet, and Prometheus. A restart repairs neither a cache that is not
-// synced nor an API server that is down, so in both cases the program is live.
+// health answers the kubelet, and Prometheus. A restart neither fills a cache sooner nor repairs an
+// API server: meanwhile the program is live, and --sync-timeout says how long it waits.
 func health(synced func() bool, watchdog *leaderelection.HealthzAdaptor) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", legacyregistry.Handler())
@@ -259,14 +259,13 @@ type controller struct {
 	lister   corev1listers.PodLister
 	queue    workqueue.TypedRateLimitingInterface[cache.ObjectName]
 	recorder record.EventRecorder
+	leads    func() bool
 	clock    *serverClock
 	logger   *slog.Logger
 }
 
 // lead works until ctx ends, and finishes what is in progress. If the Lease is lost, it stops that.
-func (c *controller) lead(
-	ctx, lead context.Context, pods corev1informers.PodIndexInformer,
-) error {
+func (c *controller) lead(ctx, lead context.Context, pods corev1informers.PodIndexInformer) error {
 	// Events tell the pod's owner, in kubectl describe, what we did and why.
 	broadcaster := record.NewBroadcaster()
 	defer broadcaster.Shutdown()
@@ -305,6 +304,7 @@ func (c *controller) lead(
 	select {
 	case <-ctx.Done():
 	case <-lead.Done():
+		defer exitLater().Stop()
 		err = errors.New("the Lease is lost: another replica may act now")
 	}
 	c.queue.ShutDown()
@@ -315,7 +315,8 @@ func (c *controller) lead(
 // processNextWorkItem handles one key, and returns whether there may be another.
 func (c *controller) processNextWorkItem(ctx context.Context) bool {
 	key, shutdown := c.queue.Get()
-	if shutdown || c.queue.ShuttingDown() {
+	// A leader that reads another one's name in the Lease asks again until its deadline.
+	if shutdown || c.queue.ShuttingDown() || !c.leads() {
 		return false
 	}
 	defer c.queue.Done(key) // otherwise the queue never hands out this key again

@@ -10,9 +10,11 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -20,8 +22,10 @@ import (
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
@@ -207,6 +211,88 @@ func TestLostLease(t *testing.T) {
 	}
 }
 
+// TestOtherLeader: the leader was stopped for a while, and another replica has the Lease. It learns that
+// from the Lease before its election ends.
+func TestOtherLeader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := serve(pod("web", "1m"), pod("next", "63s"))
+		var other atomic.Bool
+		s.leases.PrependReactor("update", "leases", func(clienttesting.Action) (bool, runtime.Object, error) {
+			return other.Load(), nil, apierrors.NewConflict(schema.GroupResource{Resource: "leases"}, name, errors.New("another version"))
+		})
+		s.leases.PrependReactor("get", "leases", func(clienttesting.Action) (bool, runtime.Object, error) {
+			now := metav1.NowMicro()
+			return other.Load(), &coordinationv1.Lease{Spec: coordinationv1.LeaseSpec{
+				HolderIdentity: new("other"), LeaseDurationSeconds: new(int32(15)), RenewTime: &now,
+			}}, nil
+		})
+		r := start(t, s.cluster())
+		after(61 * time.Second)
+		s.expect(t, "while it leads", "acquire", "delete web")
+		other.Store(true)
+		after(3 * time.Second)
+		select {
+		case err := <-r.ended:
+			t.Errorf("its election is over already: %v", err)
+		default:
+		}
+		if err := <-r.ended; err == nil || !strings.Contains(err.Error(), "the Lease is lost") {
+			t.Errorf("error %v", err)
+		}
+		s.expect(t, "at the end", "acquire", "delete web")
+		drain(r)
+	})
+}
+
+// TestLateRelease: a leader that was stopped for long may release a Lease that is another's. client-go
+// reads the Lease, but asks its own memory who leads (leaderelection.go, tryRelease).
+func TestLateRelease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		leases := &leaseServer{}
+		s := serve(pod("web", "1h"))
+		c := s.cluster()
+		c.election = kubernetes.NewForConfigOrDie(&rest.Config{
+			Host: "http://example.com", Transport: leases, ContentConfig: rest.ContentConfig{ContentType: runtime.ContentTypeJSON},
+		})
+		r := start(t, c)
+		after(time.Minute)
+		leases.silence(func(string) bool { return true }) // without a time-out that is as if it was stopped
+		after(leaseDuration)
+		if was := leases.take("other"); was == "" {
+			t.Fatal("there is no holder to replace")
+		}
+		leases.silence(nil)
+		if err := <-r.ended; err == nil || !strings.Contains(err.Error(), "the Lease is lost") {
+			t.Errorf("error %v", err)
+		}
+		if now := leases.take("other"); now != `"holderIdentity":""` {
+			t.Errorf("in the Lease is %s, but client-go's release emptied it in v0.37.2: README.md says so", now)
+		}
+		drain(r)
+	})
+}
+
+// TestInterruptedElection: ^C comes after the API server gave the Lease to the replica, and before the
+// answer. The replica does not know that it leads, and does not release the Lease.
+func TestInterruptedElection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		leases := &leaseServer{unanswered: true}
+		c := serve(pod("web", "1h")).cluster()
+		c.election = kubernetes.NewForConfigOrDie(&rest.Config{
+			Host: "http://example.com", Timeout: requestTimeout, Transport: leases, ContentConfig: rest.ContentConfig{ContentType: runtime.ContentTypeJSON},
+		})
+		r := start(t, c)
+		r.stop()
+		if err := <-r.ended; err != nil {
+			t.Error(err)
+		}
+		if holder := leases.take("other"); len(holder) <= len(`"holderIdentity":""`) {
+			t.Errorf("in the Lease is %q, but client-go's election leaves it in v0.37.2: README.md says so", holder)
+		}
+		drain(r)
+	})
+}
+
 // TestOutage: the end does not wait for the reflector, which sleeps for up to a minute between two
 // tries, and does not hear of its context meanwhile.
 func TestOutage(t *testing.T) {
@@ -238,22 +324,52 @@ type leaseServer struct {
 	lease   []byte
 	renewed time.Time
 	silent  func(method string) bool
+	ended   chan struct{} // is closed when the silence is over
+
+	unanswered bool // writes are carried out, but the answer does not come
 }
 
 func (s *leaseServer) silence(silent func(method string) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.silent = silent
+	if silent != nil {
+		s.ended = make(chan struct{})
+	} else {
+		close(s.ended)
+	}
+}
+
+// take gives the Lease to id, and returns what it said about its holder.
+func (s *leaseServer) take(id string) (was string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	holder := regexp.MustCompile(`"holderIdentity":"[^"]*"`)
+	was = string(holder.Find(s.lease))
+	s.lease = holder.ReplaceAll(s.lease, []byte(`"holderIdentity":"`+id+`"`))
+	return was
 }
 
 func (s *leaseServer) RoundTrip(request *http.Request) (*http.Response, error) {
 	s.mu.Lock()
-	silent := s.silent != nil && s.silent(request.Method)
+	silent, ended := s.silent != nil && s.silent(request.Method), s.ended
 	s.mu.Unlock()
 	if silent {
+		select {
+		case <-ended:
+		case <-request.Context().Done():
+			return nil, request.Context().Err()
+		}
+	}
+	answer := s.answer(request)
+	if s.unanswered && request.Method != http.MethodGet {
 		<-request.Context().Done()
 		return nil, request.Context().Err()
 	}
+	return answer, nil
+}
+
+func (s *leaseServer) answer(request *http.Request) *http.Response {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	w := httptest.NewRecorder()
@@ -268,7 +384,7 @@ func (s *leaseServer) RoundTrip(request *http.Request) (*http.Response, error) {
 		_, _ = io.WriteString(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound","code":404}`)
 	}
 	_, _ = w.Write(s.lease)
-	return w.Result(), nil
+	return w.Result()
 }
 
 // TestClock: the clock of this machine is an hour ahead of the API server's.
@@ -420,22 +536,45 @@ func TestHangingLeader(t *testing.T) {
 	})
 }
 
-// TestPanic: a panic in a worker is in the log, and the program exits.
-func TestPanic(t *testing.T) {
-	if os.Getenv("PANIC") != "" {
-		s := serve(pod("web", "0s"))
-		s.pods.PrependReactor("delete", "pods", func(clienttesting.Action) (bool, runtime.Object, error) { panic("a bug") })
-		logger := slog.New(slog.NewTextHandler(os.Stdout, nil))
-		klog.SetSlogLogger(logger)
-		t.Fatal(run(t.Context(), s.cluster(), logger))
-	}
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestPanic$", "-test.timeout=30s")
-	cmd.Env = append(os.Environ(), "PANIC=yes")
-	out, err := cmd.CombinedOutput()
-	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 2 {
-		t.Errorf("%v, want exit code 2", err)
-	}
-	if !strings.Contains(string(out), `level=ERROR msg="Observed a panic" panic="a bug"`) {
-		t.Errorf("no panic in the log:\n%s", out)
+// TestExit: what ends the whole process runs in another one.
+func TestExit(t *testing.T) {
+	logger := slog.New(slog.NewTextHandler(os.Stdout, nil))
+	for _, test := range []struct {
+		name, says string
+		code       int
+		run        func(t *testing.T) error
+	}{
+		{"a worker panics", `level=ERROR msg="Observed a panic" panic="a bug"`, 2, func(t *testing.T) error {
+			s := serve(pod("web", "0s"))
+			s.pods.PrependReactor("delete", "pods", func(clienttesting.Action) (bool, runtime.Object, error) { panic("a bug") })
+			klog.SetSlogLogger(logger)
+			return run(t.Context(), s.cluster(), logger)
+		}},
+		{"a worker hangs, and the Lease is lost", "not stopped within 20s\n", 1, func(t *testing.T) (err error) {
+			synctest.Test(t, func(t *testing.T) {
+				s := serve(pod("web", "0s"))
+				s.pods.PrependReactor("delete", "pods", func(clienttesting.Action) (bool, runtime.Object, error) { select {} })
+				s.leases.PrependReactor("update", "leases", func(clienttesting.Action) (bool, runtime.Object, error) {
+					return true, nil, errors.New("no answer")
+				})
+				err = run(t.Context(), s.cluster(), logger)
+			})
+			return err
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if os.Getenv("EXIT") != "" {
+				t.Fatal(test.run(t))
+			}
+			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.timeout=30s")
+			cmd.Env = append(os.Environ(), "EXIT=yes")
+			out, err := cmd.CombinedOutput()
+			if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != test.code {
+				t.Errorf("%v, want exit code %d", err, test.code)
+			}
+			if !strings.Contains(string(out), test.says) {
+				t.Errorf("nothing says %s:\n%s", test.says, out)
+			}
+		})
 	}
 }

@@ -308,7 +308,7 @@ func TestSyncFails(t *testing.T) {
 		Feature())
 }
 
-// as makes chapters connect to another server, or with a token; empty means as before.
+// as makes chapters connect with the namespace of the scene: to another server, or with a token, unless it is empty.
 func (s *scene) as(t *testing.T, server, token string) {
 	t.Helper()
 	config, err := clientcmd.LoadFromFile(cluster.Kubeconfig)
@@ -316,6 +316,7 @@ func (s *scene) as(t *testing.T, server, token string) {
 		t.Fatal(err)
 	}
 	current := config.Contexts[config.CurrentContext]
+	current.Namespace = s.namespace
 	if server != "" {
 		config.Clusters[current.Cluster].Server = server
 	}

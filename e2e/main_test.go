@@ -25,6 +25,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/e2e-framework/pkg/env"
@@ -157,7 +158,7 @@ func newNamespace(ctx context.Context, t *testing.T, client kubernetes.Interface
 		return "", err
 	}
 	t.Cleanup(func() {
-		if err := client.CoreV1().Namespaces().Delete(context.WithoutCancel(ctx), meta.Name, metav1.DeleteOptions{}); err != nil {
+		if err := client.CoreV1().Namespaces().Delete(context.WithoutCancel(ctx), meta.Name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
 			t.Errorf("delete the namespace: %v", err)
 		}
 	})

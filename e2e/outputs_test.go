@@ -11,7 +11,6 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/e2e-framework/pkg/features"
 
 	"example.com/informers/internal/chapters"
@@ -124,18 +123,9 @@ func (s *scene) follow(t *testing.T, chapter string, readme chapters.Readme, sho
 // shell runs commands in a terminal whose namespace is the scene's.
 func (s *scene) shell(t *testing.T, commands string) {
 	t.Helper()
-	config, err := clientcmd.LoadFromFile(s.kubeconfig)
-	if err != nil {
-		t.Fatal(err)
-	}
-	config.Contexts[config.CurrentContext].Namespace = s.namespace
-	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
-	if err := clientcmd.WriteToFile(*config, kubeconfig); err != nil {
-		t.Fatal(err)
-	}
 	cmd := exec.CommandContext(t.Context(), "sh", "-ec", strings.ReplaceAll(commands, "nginx:1.22", cluster.Nginx))
 	cmd.Dir = root
-	cmd.Env = append(slices.Clone(cluster.Env), "KUBECONFIG="+kubeconfig)
+	cmd.Env = append(slices.Clone(cluster.Env), "KUBECONFIG="+s.kubeconfig)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%s%v\n%s", commands, err, out)
 	}

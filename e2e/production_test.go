@@ -67,10 +67,12 @@ func TestProduction(t *testing.T) {
 		(&processes{binary: filepath.Join(*built, "12-production"), lost: "the Lease is lost: "}).test(t)
 	})
 	if cluster.Which == "kind" {
-		t.Run("deployment", func(t *testing.T) {
-			t.Parallel()
-			deployed(t)
-		})
+		for _, d := range deployments {
+			t.Run(filepath.Base(d.dir)+" deployed", func(t *testing.T) {
+				t.Parallel()
+				d.test(t)
+			})
+		}
 		t.Run("controller-runtime", func(t *testing.T) {
 			t.Parallel()
 			binary := filepath.Join(t.TempDir(), "ttl")
@@ -304,20 +306,45 @@ func (p *processes) cutOff(t *testing.T) (undo func()) {
 	}
 }
 
-// A deployment is 12 in pods, from its image and its manifests.
+// A deployment is a controller in pods, from its image and its manifests, as its README says.
 type deployment struct {
 	ttlScene
-	tag string // of the images
+	dir, image                        string // of its Dockerfile, and the image's name and version
+	build, pack, load, apply, removes string // the commands
+	jumps                             bool   // whether its clock jumps once: a build of every package
 }
 
-func deployed(t *testing.T) {
-	d := &deployment{tag: "informers-ttl:" + cluster.Name}
-	feature := features.New("12-production deployed").WithLabel("chapter", "12").
+var deployments = []*deployment{
+	{
+		dir: "12-production", image: "informers-ttl:v1", jumps: true,
+		build:   "CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o 12-production/ ./12-production",
+		pack:    "docker build --tag informers-ttl:v1 12-production",
+		load:    "go tool kind load docker-image informers-ttl:v1",
+		apply:   "kubectl apply -k 12-production/deploy",
+		removes: "kubectl delete -k 12-production/deploy",
+	},
+	{
+		dir: "controller-runtime/ttl", image: "informers-ttl:controller-runtime",
+		build:   "CGO_ENABLED=0 go -C controller-runtime build -trimpath -ldflags='-s -w' -o ttl/ ./ttl",
+		pack:    "docker build --tag informers-ttl:controller-runtime controller-runtime/ttl",
+		load:    "go tool kind load docker-image informers-ttl:controller-runtime",
+		apply:   "kubectl apply -k controller-runtime/ttl/deploy",
+		removes: "kubectl delete -k controller-runtime/ttl/deploy",
+	},
+}
+
+func (d *deployment) test(t *testing.T) {
+	feature := features.New(filepath.Base(d.dir)+" deployed").WithLabel("chapter", "12").
 		WithSetup("its image and its manifests", d.setup(d.deploy)).
 		Assess("two replicas are ready, and nobody restarted them", step(func(t *testing.T) {
 			d.kubectl(t, "rollout", "status", "deployment/informers-ttl", "--timeout=2m")
 			if got := d.kubectl(t, "get", "pods", "-l", label, "-o", "jsonpath={.items[*].status.containerStatuses[*].restartCount}"); got != "0 0" {
 				t.Errorf("restarts: %q", got)
+			}
+			logs := d.run(t, strings.Replace("kubectl logs --namespace informers-ttl --selector app.kubernetes.io/name=informers-ttl --prefix",
+				"--namespace informers-ttl", "--namespace "+d.namespace, 1))
+			if !regexp.MustCompile(`(?m)^\[pod/informers-ttl-.*msg="Attempting to acquire leader lease...`).MatchString(logs) {
+				t.Errorf("no replica's log says that it wants the Lease:\n%s", logs)
 			}
 		})).
 		Assess("an eviction would leave a replica", step(func(t *testing.T) {
@@ -327,66 +354,73 @@ func deployed(t *testing.T) {
 		}))
 	d.assess(feature, ending{"kill -9", unrenewed, d.kill})
 	d.assess(feature, ending{"cut off", unrenewed, d.cutOff})
-	// The replica that goes on may be an old one, which ends too.
-	d.assess(feature, ending{"roll-out", 2 * look, func(t *testing.T) func() { return d.rollOut(t, "v1") }})
-	d.assess(feature, ending{"the clock jumps", 2 * look, func(t *testing.T) func() { return d.rollOut(t, "jumps") }})
+	// The replica that goes on may be an old one, which ends too: at worst while it takes the Lease.
+	d.assess(feature, ending{"roll-out", look + unrenewed, func(t *testing.T) func() { return d.rollOut(t, "") }})
+	if d.jumps {
+		d.assess(feature, ending{"the clock jumps", look + unrenewed, func(t *testing.T) func() { return d.rollOut(t, "-jumps") }})
+	}
 	testenv.Test(t, feature.Feature())
 }
 
 const label = "app.kubernetes.io/name=informers-ttl"
 
-// deploy applies 12's manifests as its README does, in the namespace of the test: the pods of other
-// tests have a time, too.
+// tag is the image's in the cluster of the test.
+func (d *deployment) tag(version string) string { return d.image + "-" + cluster.Name + version }
+
+// deploy applies the manifests, in the namespace of the test: the pods of other tests have a time, too.
+// What all namespaces share is named after it.
 func (d *deployment) deploy(t *testing.T) {
 	t.Helper()
 	d.followDeletes(t)
-	d.image(t, "v1")
-	d.image(t, "jumps", jumping(t))
-	dir := t.TempDir()
-	if err := os.CopyFS(filepath.Join(dir, "deploy"), os.DirFS(filepath.Join(root, "12-production", "deploy"))); err != nil {
-		t.Fatal(err)
+	d.packed(t, "")
+	if d.jumps {
+		d.packed(t, "-jumps", jumping(t))
 	}
-	name, _, _ := strings.Cut(d.tag, ":")
+	dir := t.TempDir()
+	for _, manifests := range []string{"12-production/deploy", "controller-runtime/ttl/deploy"} {
+		if err := os.CopyFS(filepath.Join(dir, manifests), os.DirFS(filepath.Join(root, manifests))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	name, tag, _ := strings.Cut(d.tag(""), ":")
 	kustomization := fmt.Sprintf(`namespace: %[1]s
-resources: [deploy]
-images: [{name: %[2]s, newTag: %[3]s}]
+resources: [%[2]s/deploy]
+images: [{name: %[3]s, newTag: %[4]s}]
 patches:
 - target: {kind: Deployment}
   patch: '[{"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": "--namespace=%[1]s"}]'
-`, d.namespace, name, cluster.Name+"-v1")
+- target: {kind: ClusterRole.*}
+  patch: '[{"op": "replace", "path": "/metadata/name", "value": "%[1]s"}]'
+  options: {allowNameChange: true}
+`, d.namespace, d.dir, name, tag)
 	if err := os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(kustomization), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	d.run(t, strings.Replace("kubectl apply -k 12-production/deploy", "12-production/deploy", dir, 1))
-	t.Cleanup(func() { // the namespace takes the rest with it
-		for _, kind := range []string{"clusterrole", "clusterrolebinding"} {
-			command(t, exec.Command("kubectl", "--kubeconfig", cluster.Kubeconfig, "delete", kind, "informers-ttl"))
-		}
-	})
+	d.run(t, strings.Replace(d.apply, d.dir+"/deploy", dir, 1))
+	t.Cleanup(func() { d.run(t, strings.Replace(d.removes, d.dir+"/deploy", dir, 1)) })
 }
 
-// image builds 12's image, and loads it into the cluster, as its README says.
-func (d *deployment) image(t *testing.T, version string, flags ...string) {
+// packed builds an image, and loads it into the cluster.
+func (d *deployment) packed(t *testing.T, version string, flags ...string) {
 	t.Helper()
-	dir, tag := t.TempDir(), d.tag+"-"+version
-	dockerfile, err := os.ReadFile(filepath.Join(root, "12-production", "Dockerfile"))
+	dir, tag := t.TempDir(), d.tag(version)
+	dockerfile, err := os.ReadFile(filepath.Join(root, d.dir, "Dockerfile"))
 	if err == nil {
 		err = os.WriteFile(filepath.Join(dir, "Dockerfile"), dockerfile, 0o600)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.run(t, strings.Replace("CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o 12-production/ ./12-production",
-		"-o 12-production/", strings.Join(append(flags, "-o", dir), " "), 1))
-	d.run(t, strings.NewReplacer("informers-ttl:v1", tag, " 12-production", " "+dir).Replace("docker build --tag informers-ttl:v1 12-production"))
-	t.Cleanup(func() { command(t, exec.Command("docker", "rmi", tag)) })
-	d.run(t, strings.Replace("go tool kind load docker-image informers-ttl:v1", "informers-ttl:v1", tag+" --name "+cluster.Name, 1))
+	d.run(t, regexp.MustCompile(`-o \S+`).ReplaceAllString(d.build, strings.Join(append(flags, "-o", dir), " ")))
+	d.run(t, strings.NewReplacer(d.image, tag, " "+d.dir, " "+dir).Replace(d.pack))
+	t.Cleanup(func() { d.run(t, "docker rmi "+tag) })
+	d.run(t, strings.Replace(d.load, d.image, tag+" --name "+cluster.Name, 1))
 }
 
-// run runs a command of 12's README.
+// run runs a command of a README.
 func (d *deployment) run(t *testing.T, line string) string {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "sh", "-ec", line)
+	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), "sh", "-ec", line)
 	cmd.Dir, cmd.Env = root, append(slices.Clone(cluster.Env), "GOFLAGS=")
 	return command(t, cmd)
 }
@@ -407,7 +441,7 @@ func (d *deployment) leader(t *testing.T) *corev1.Pod {
 func (d *deployment) kill(t *testing.T) (undo func()) {
 	leader := d.leader(t)
 	slice := "pod" + strings.ReplaceAll(string(leader.UID), "-", "_")
-	d.node(t, `for p in $(pgrep -x 12-production); do if grep -q "`+slice+`" /proc/$p/cgroup; then kill -9 $p && exit; fi; done; exit 1`)
+	d.node(t, `for p in $(pgrep -x `+filepath.Base(d.dir)+`); do if grep -q "`+slice+`" /proc/$p/cgroup; then kill -9 $p && exit; fi; done; exit 1`)
 	return func() { t.Helper(); d.replace(t, leader) }
 }
 
@@ -441,8 +475,8 @@ func (d *deployment) cutOff(t *testing.T) (undo func()) {
 
 // rollOut replaces both replicas by another version of the image.
 func (d *deployment) rollOut(t *testing.T, version string) (undo func()) {
-	patch := fmt.Sprintf(`{"spec":{"template":{"metadata":{"annotations":{"rolled-out":"%s"}},"spec":{"containers":[{"name":"informers-ttl","image":"%s-%s"}]}}}}`,
-		time.Now().Format(time.RFC3339Nano), d.tag, version)
+	patch := fmt.Sprintf(`{"spec":{"template":{"metadata":{"annotations":{"rolled-out":"%s"}},"spec":{"containers":[{"name":"informers-ttl","image":"%s"}]}}}}`,
+		time.Now().Format(time.RFC3339Nano), d.tag(version))
 	d.kubectl(t, "patch", "deployment/informers-ttl", "--patch", patch)
 	return func() {
 		t.Helper()

@@ -57,6 +57,7 @@ func TestScale(t *testing.T) {
 					"JSON":     {"--encoding", "json"},
 					"trimmed":  {"--store", "trimmed"},
 					"metadata": {"--store", "metadata"},
+					"handlers": {"--handlers", "10"},
 				} {
 					of[name] = s.ask(t, env, answer, append([]string{"--namespace", s.big, "--by", "app"}, args...)...)
 					if of[name]["pods in the store"] != manyPods {
@@ -71,6 +72,9 @@ func TestScale(t *testing.T) {
 					if heap := of[name]["heap"]; heap*2 >= whole["heap"] {
 						t.Errorf("%q: the heap has %d KiB with a store that is %s, %d KiB with whole pods, want less than half", env, heap, name, whole["heap"])
 					}
+				}
+				if heap := of["handlers"]["heap"]; heap*2 >= whole["heap"]*3 {
+					t.Errorf("%q: the heap has %d KiB with ten handlers, %d KiB with none, but they share one store", env, heap, whole["heap"])
 				}
 				if received := of["metadata"]["received"]; received >= whole["received"] {
 					t.Errorf("%q: received %d KiB of metadata, %d KiB of whole pods", env, received, whole["received"])
@@ -178,7 +182,7 @@ func (s *costs) createLarge(ctx context.Context, ns string, i int) error {
 // A cost is what 11 says about a way: its lines before the sync.
 type cost map[string]int
 
-var costLine = regexp.MustCompile(`^(pods in the store|time to sync|requests|received|heap|allocated) +(-?\d+)( ms| KiB)?$`)
+var costLine = regexp.MustCompile(`^(pods in the store|time to sync|requests|received|heap|allocated|found by index|found by scan) +(-?\d+)( ms| KiB| µs)?$`)
 
 // ask runs 11, holds its answer to want, and returns what it cost. The mutation detector would keep
 // a second copy of the store.
@@ -202,7 +206,7 @@ func (s *costs) ask(t *testing.T, env string, want []string, args ...string) cos
 		}
 		of[m[1]], _ = strconv.Atoi(m[2])
 	}
-	if names := slices.Sorted(maps.Keys(of)); len(names) != 6 {
+	if names := slices.Sorted(maps.Keys(of)); len(names) != 8 {
 		t.Fatalf("costs of %q only", names)
 	}
 	return of

@@ -45,7 +45,8 @@ func step(f func(t *testing.T)) features.Func {
 // setup opens the scene in the namespace of the test.
 func (s *scene) setup(f func(t *testing.T)) features.Func {
 	return func(ctx context.Context, t *testing.T, cfg *envconf.Config) context.Context {
-		s.client, s.kubeconfig, s.namespace = client, cluster.Kubeconfig, cfg.Namespace()
+		s.client, s.namespace = client, cfg.Namespace()
+		s.as(t, "", "")
 		s.record = watchPods(t, s.client, s.namespace)
 		f(t)
 		return ctx

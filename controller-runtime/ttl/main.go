@@ -1,4 +1,4 @@
-// ttl is the controller of 12-production on controller-runtime: the same flags, Lease, and rights.
+// ttl is the controller of 12-production on controller-runtime, with the same Lease and annotation.
 package main
 
 import (
@@ -17,6 +17,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -35,7 +36,7 @@ const (
 var (
 	namespace = flag.String("namespace", metav1.NamespaceAll, "`namespace` to use (default: all)")
 	workers   = flag.Int("workers", 4, "how many pods to process at a time, 1 or more")
-	address   = flag.String("http", "localhost:0", "`address` of health and metrics; 0: any port")
+	address   = flag.String("http", "0", "`address` of health and metrics (default: none)")
 )
 
 func main() {
@@ -55,25 +56,30 @@ func run(ctx context.Context) error {
 	if *workers < 1 {
 		return errors.New("--workers must be 1 or more")
 	}
-	restConfig, err := ctrl.GetConfig()
+	restConfig, err := ctrl.GetConfig() // without a limit of requests a second
 	if err != nil {
 		return fmt.Errorf("load kubeconfig: %w", err)
 	}
-	restConfig.QPS = -1 // the default is 20 requests a second
+	// The Lease is in the pod's namespace, or in that of the kubeconfig, which ctrl does not read.
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath = flag.Lookup("kubeconfig").Value.String() // ctrl defines it
+	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil)
+	leaseNamespace, _, err := loader.Namespace()
+	if err != nil {
+		return fmt.Errorf("load kubeconfig: %w", err)
+	}
 	var clock serverClock
 	restConfig.Wrap(clock.wrap)
 
 	options := ctrl.Options{
-		LeaderElection: true, LeaderElectionID: name,
-		LeaderElectionNamespace:       *namespace, // if empty, that of the pod
+		LeaderElection: true, LeaderElectionID: name, LeaderElectionNamespace: leaseNamespace,
 		LeaderElectionReleaseOnCancel: true,
-		// Half of it is the time-out of a request: 2 + 6 + 2·3 s, and after 15 s others lead.
-		RenewDeadline:           new(6 * time.Second),
+		// Half of it is the time-out of a request: 2.5 s + 2 s + 5 s + 2 · 2.5 s < 15 s.
+		RenewDeadline:           new(5 * time.Second),
 		GracefulShutdownTimeout: new(20 * time.Second),
 		Cache:                   cache.Options{DefaultTransform: cache.TransformStripManagedFields()},
 		Controller: config.Controller{
 			MaxConcurrentReconciles: *workers, ReconciliationTimeout: 10 * time.Second,
-			EnableWarmup: new(true),  // fills the cache before it leads, too
 			RecoverPanic: new(false), // the default goes on after a panic
 		},
 	}
@@ -94,6 +100,8 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// A cache that has an informer before Start is filled before the election. EnableWarmup would do
+	// so, too, and add every pod to the queue of a replica that only waits.
 	pods, err = mgr.GetCache().GetInformer(ctx, &corev1.Pod{}, cache.BlockUntilSynced(false))
 	if err != nil {
 		return err
@@ -102,6 +110,12 @@ func run(ctx context.Context) error {
 	if err := ctrl.NewControllerManagedBy(mgr).For(&corev1.Pod{}).Complete(r); err != nil {
 		return err
 	}
+	// Until its cache is filled, Start does not end by itself.
+	context.AfterFunc(ctx, func() {
+		if !pods.HasSynced() {
+			os.Exit(0)
+		}
+	})
 	return mgr.Start(ctx)
 }
 

@@ -76,6 +76,10 @@ func TestProductionBugs(t *testing.T) {
 			"the Lease is kept", `at the end: done is ["acquire" "delete slow"]`,
 			[]string{"ReleaseOnCancel: true, ", ""},
 		},
+		{
+			"who leads is not asked", `at the end: done is ["acquire" "delete web" "delete next"]`,
+			[]string{" || !c.leads()", ""},
+		},
 	} {
 		t.Run(bug.name, func(t *testing.T) {
 			t.Parallel()

@@ -55,7 +55,7 @@ var rules = map[string]rule{
 	// When something happened, and how long it took.
 	"seconds": {vary: same(` *\d+\.\ds`)},
 	// What an informer costs. The memory in use may become less, for other reasons.
-	"costs": {vary: same(` +-?\d+ (?:ms|KiB)`)},
+	"costs": {vary: same(` +-?\d+ (?:ms|KiB|µs)`)},
 	// The names of the cluster, its nodes, its users, and the demo's namespace.
 	"names": {vary: map[string]string{
 		`context [^ ,]+`: `context [^ ,]+`, `node [a-z][^ ,]*`: `node [a-z][^ ,]*`, `User \\"[^"]+\\"`: `User \\"[^"]+\\"`,
