@@ -17,7 +17,7 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
 
-// TestInterrupted: ^C ends the program, although the API server has not answered with the pods yet. The
+// TestInterrupted: the program exits at ^C, although the API server has not answered with the pods yet. The
 // rest is tested on a cluster, by e2e.
 func TestInterrupted(t *testing.T) {
 	if os.Getenv("RUN_TTL") != "" {
