@@ -31,6 +31,8 @@ import (
 const (
 	name          = "informers-ttl"
 	ttlAnnotation = "informers.example.com/ttl" // such as 90s, from the pod's creation
+
+	reconcileTimeout = 10 * time.Second // for one pod
 )
 
 var (
@@ -79,7 +81,7 @@ func run(ctx context.Context) error {
 		GracefulShutdownTimeout: new(20 * time.Second),
 		Cache:                   cache.Options{DefaultTransform: cache.TransformStripManagedFields()},
 		Controller: config.Controller{
-			MaxConcurrentReconciles: *workers, ReconciliationTimeout: 10 * time.Second,
+			MaxConcurrentReconciles: *workers, ReconciliationTimeout: reconcileTimeout,
 			RecoverPanic: new(false), // the default goes on after a panic
 		},
 	}
@@ -143,7 +145,11 @@ func (r *reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 		log.Info("is to be deleted", "in", left.Round(time.Second))
 		return ctrl.Result{RequeueAfter: min(left, time.Hour)}, nil
 	}
-	err = r.Delete(ctx, &pod, client.Preconditions{UID: &pod.UID, ResourceVersion: &pod.ResourceVersion})
+	// The manager cancels ctx at ^C. The API server can stop a delete halfway then, and the pod is
+	// Terminating until the garbage collector of pods comes, every 20 s.
+	deleteCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reconcileTimeout)
+	defer cancel()
+	err = r.Delete(deleteCtx, &pod, client.Preconditions{UID: &pod.UID, ResourceVersion: &pod.ResourceVersion})
 	if err != nil {
 		if client.IgnoreNotFound(err) == nil || apierrors.IsConflict(err) {
 			return ctrl.Result{}, nil
