@@ -145,8 +145,8 @@ func (r *reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 		log.Info("is to be deleted", "in", left.Round(time.Second))
 		return ctrl.Result{RequeueAfter: min(left, time.Hour)}, nil
 	}
-	// The manager cancels ctx at ^C. The API server can stop a delete halfway then, and the pod is
-	// Terminating until the garbage collector of pods comes, every 20 s.
+	// The manager cancels ctx at ^C. The API server can stop a delete halfway then, and a pod without
+	// a node is Terminating until the garbage collector of pods comes, every 20 s.
 	deleteCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reconcileTimeout)
 	defer cancel()
 	err = r.Delete(deleteCtx, &pod, client.Preconditions{UID: &pod.UID, ResourceVersion: &pod.ResourceVersion})
