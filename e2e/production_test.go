@@ -135,7 +135,11 @@ func (s *ttlScene) assess(feature *features.FeatureBuilder, e ending) {
 // the longest time from a pod's end until its delete.
 func (s *ttlScene) trial(t *testing.T, e ending, prefix string) (gap time.Duration) {
 	t.Helper()
-	later := s.createPod(t, restricted(withTTL(gated(prefix+"later"), "50m")))
+	later, err := s.client.CoreV1().Pods(s.namespace).Create(t.Context(),
+		restricted(withTTL(gated(prefix+"later"), "50m")), metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	var mu sync.Mutex
 	over := map[string]time.Time{}
 	first := time.Now().Add(5*time.Second + time.Duration(*ttlPods)*20*time.Millisecond) // all exist by then

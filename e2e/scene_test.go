@@ -135,6 +135,12 @@ func (s *scene) createPod(t *testing.T, pod *corev1.Pod) (created *corev1.Pod) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if s.record != nil { // a LIST is answered from the watch cache, which has the pod when a watch has it
+		s.record.await(t, created.Name+" is created", func(e watch.Event) bool {
+			pod, ok := e.Object.(*corev1.Pod)
+			return ok && pod.UID == created.UID
+		})
+	}
 	return created
 }
 
