@@ -118,7 +118,7 @@ func run(ctx context.Context, config *rest.Config, stdout io.Writer) error {
 		}
 		stores = append(stores, informer.GetTypedIndexer())
 		synced = append(synced, informer.HasSyncedChecker())
-		for range *handlers { // each has a goroutine, and a buffer for what it has not handled
+		for range *handlers { // each has goroutines, and a buffer for what it has not handled
 			handler, err := informer.AddTypedEventHandler(
 				cache.TypedResourceEventHandlerFuncs[metav1.Object]{})
 			if err != nil {

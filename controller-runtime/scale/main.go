@@ -70,6 +70,9 @@ func run(ctx context.Context) error {
 	}
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
+	if clientcmd.IsEmptyConfig(err) {
+		return errors.New("no cluster configured: set KUBECONFIG to a kubeconfig that names one")
+	}
 	if err != nil {
 		return fmt.Errorf("load kubeconfig: %w", err)
 	}

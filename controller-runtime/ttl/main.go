@@ -58,18 +58,23 @@ func run(ctx context.Context) error {
 	if *workers < 1 {
 		return errors.New("--workers must be 1 or more")
 	}
-	restConfig, err := ctrl.GetConfig() // without a limit of requests a second
-	if err != nil {
-		return fmt.Errorf("load kubeconfig: %w", err)
-	}
-	// The Lease is in the pod's namespace, or in that of the kubeconfig, which ctrl does not read.
+	// ctrl.GetConfig does not read the kubeconfig's namespace, where the Lease is outside a cluster.
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = flag.Lookup("kubeconfig").Value.String() // ctrl defines it
 	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil)
+	restConfig, err := loader.ClientConfig()
+	if clientcmd.IsEmptyConfig(err) {
+		return errors.New("no cluster configured: " +
+			"set KUBECONFIG or --kubeconfig to a kubeconfig that names one")
+	}
+	if err != nil {
+		return fmt.Errorf("load kubeconfig: %w", err)
+	}
 	leaseNamespace, _, err := loader.Namespace()
 	if err != nil {
 		return fmt.Errorf("load kubeconfig: %w", err)
 	}
+	restConfig.QPS = -1 // the server has priority and fairness; the default is 5 requests a second
 	var clock serverClock
 	restConfig.Wrap(clock.wrap)
 

@@ -17,13 +17,30 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
 
-// TestInterrupted: the program exits at ^C, although the API server has not answered with the pods yet. The
-// rest is tested on a cluster, by e2e.
-func TestInterrupted(t *testing.T) {
+func TestMain(m *testing.M) {
 	if os.Getenv("RUN_TTL") != "" {
 		main()
 		os.Exit(0)
 	}
+	os.Exit(m.Run())
+}
+
+// TestNoCluster: without a kubeconfig the program prints one line.
+func TestNoCluster(t *testing.T) {
+	var out bytes.Buffer
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd.Env = []string{"RUN_TTL=yes", "HOME=" + t.TempDir()}
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := cmd.Run()
+	const want = "no cluster configured: set KUBECONFIG or --kubeconfig to a kubeconfig that names one\n"
+	if code := cmd.ProcessState.ExitCode(); code != 1 || out.String() != want {
+		t.Errorf("%v, printed:\n%s", err, &out)
+	}
+}
+
+// TestInterrupted: the program exits at ^C, although the API server has not answered with the pods yet. The
+// rest is tested on a cluster, by e2e.
+func TestInterrupted(t *testing.T) {
 	asked := make(chan struct{}, 1)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
@@ -56,7 +73,7 @@ func TestInterrupted(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	var out bytes.Buffer
-	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestInterrupted$")
+	cmd := exec.CommandContext(ctx, os.Args[0])
 	cmd.Env = append(os.Environ(), "RUN_TTL=yes", "KUBECONFIG="+kubeconfig)
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {

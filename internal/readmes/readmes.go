@@ -51,7 +51,8 @@ var rules = map[string]rule{
 		`resourceVersion \d+`: `resourceVersion \d+`, `resourceVersion=\d+`: `resourceVersion=\d+`, `\d+ → \d+`: `\d+ → \d+`,
 	}},
 	// A kubelet may write to a running pod at any time.
-	"Updates of web": {more: regexp.MustCompile(`handleUpdate is called for Pod \(key: \S+/web\): \d+ → \d+$`)},
+	"Updates of web": {more: regexp.MustCompile(`^handleUpdate is called for Pod \(key: \S+/web\)(: \d+ → \d+)?$`)},
+	"later Updates":  {more: regexp.MustCompile(`^ *\d+\.\ds handleUpdate is called for Pod \(key: \S+\): \d+ → \d+$`)},
 	// When something happened, and how long it took.
 	"seconds": {vary: same(` *\d+\.\ds`)},
 	// What an informer costs. The memory in use may become less, for other reasons.
