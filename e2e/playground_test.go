@@ -225,6 +225,10 @@ func conversation(t *testing.T, a *asker) {
 	a.ask(t, "PATCH", "pods/db", merge, `{"metadata":{"finalizers":null}}`)
 	a.ask(t, "POST", "pods/web/binding", "", `{"kind":"Binding","apiVersion":"v1","metadata":{"name":"web"},"target":{"kind":"Node","name":"nowhere"}}`)
 	a.ask(t, "POST", "pods/web/binding", "", `{"kind":"Binding","apiVersion":"v1","metadata":{"name":"web"},"target":{"kind":"Node","name":"nowhere"}}`)
+	// The second GET waits until the API server's watch cache has the node. A delete is tried first with what is
+	// there, and for a pod without a node it would set a grace period of 0, also for the second try.
+	bound := a.ask(t, "GET", "pods/web", "", "")
+	a.ask(t, "GET", "pods/web?resourceVersion="+bound["metadata"].(map[string]any)["resourceVersion"].(string), "", "")
 	a.ask(t, "DELETE", "pods/web", "", "")
 	a.ask(t, "DELETE", "pods/web", "", `{"gracePeriodSeconds":5}`)
 	a.ask(t, "DELETE", "pods/web", "", `{"gracePeriodSeconds":0}`)
