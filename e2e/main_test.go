@@ -115,6 +115,11 @@ func run(m *testing.M, cfg *envconf.Config) (code int, err error) {
 		return 1, err
 	}
 	defer func() { err = errors.Join(err, cluster.Close(ctx)) }()
+	if cluster.Which == "kind" { // a kubelet and containers need the CPUs, too
+		if err := flag.Set("test.parallel", "8"); err != nil {
+			return 1, err
+		}
+	}
 	if client, err = cluster.Client(); err != nil {
 		return 1, err
 	}
