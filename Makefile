@@ -16,33 +16,33 @@ demo: ## chapter 05 at work on a cluster: CLUSTER=auto, kind, local or current
 # The tests of cluster/, and the chapters' tests on an API server, build Kubernetes, so they run only
 # with CLUSTER=local. The tests of internal/provider that create real clusters need kind or local.
 test: unit e2e ## all tests, on the same choice of clusters
-	$(if $(filter kind local,$(CLUSTER)),go test -count=1 -timeout 40m ./internal/provider -args -cluster $(CLUSTER))
+	$(if $(filter kind local,$(CLUSTER)),go test -count=1 ./internal/provider -args -cluster $(CLUSTER))
 	$(if $(filter local,$(CLUSTER)),go -C cluster test $(RACE) -timeout 40m ./...)
 	$(if $(filter local,$(CLUSTER)),go test -count=1 -timeout 40m -tags cluster ./[0-9]*-*)
 
 # The detector panics when a handler changes an object of the store.
 unit: export KUBE_CACHE_MUTATION_DETECTOR = true
 unit: ## all tests that need no cluster
-	go test $(RACE) -timeout 40m $$(go list ./... | grep -v -e /e2e -e /internal/lint$$ -e /internal/exercises$$)
+	go test $(RACE) $$(go list ./... | grep -v -e /e2e -e /internal/lint$$ -e /internal/exercises$$)
 
-# docs/older compiles the client-go of other years, internal/docs a browser's driver, and
-# controller-runtime what docs/scale.md measures: with an empty build cache that can take longer than
-# the 10 minutes that a test may. vale, which checks the English, needs a C compiler.
+# docs/older compiles the client-go of other years, from an empty build cache for longer than the 10
+# minutes that a test may take, internal/docs a browser's driver, and controller-runtime what
+# docs/scale.md measures. vale, which checks the English, needs a C compiler.
 pages: page ## hold docs and READMEs to code, links, claims, spelling and English; look at them in Chromium
-	go -C internal/docs vet ./... && go -C internal/docs test -timeout 40m ./...
+	go -C internal/docs vet ./... && go -C internal/docs test ./...
 	go -C internal/docs run ./draw -check
 	go -C internal/docs run ./check -check
 	go -C internal/docs run ./browser
 	cd internal/docs/browser && npx --no-install cspell --no-progress --config ../cspell.yaml
 	$(VALE) $$(git ls-files '*.md' '*.go' ':!*/testdata/*')
-	go -C docs/older test -timeout 40m ./... && go -C controller-runtime test -timeout 40m ./...
+	go -C docs/older test -timeout 40m ./... && go -C controller-runtime test ./...
 
 # A folder for a static host. page checks that what is committed is what the sources give.
 playground-site: ## write the playground to SITE, for a static host
 	go run ./playground --site $(or $(SITE),playground-site)
 
 stories: ## play the playground's stories in Chromium, on a control plane from cluster/
-	go -C internal/docs test -count=1 -timeout 40m -tags cluster -run TestStoriesWithRealTime ./playground
+	go -C internal/docs test -count=1 -tags cluster -run TestStoriesWithRealTime ./playground
 
 page: ## build the playground's page again: fails if what is committed differs
 	cd playground/page && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && npm run build

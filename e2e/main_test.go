@@ -77,14 +77,12 @@ func run(m *testing.M, cfg *envconf.Config) (code int, err error) {
 		return testenv.Run(m), nil
 	}
 	timeout = *patience
-	// The tests wait most of the time.
-	err = flag.Set("test.parallel", "16")
 	if *artifacts != "" { // go test has flags for this, which take no relative folder
 		dir, absErr := filepath.Abs(*artifacts)
-		err = errors.Join(err, absErr, flag.Set("test.artifacts", "true"), flag.Set("test.outputdir", dir), os.MkdirAll(dir, 0o755))
-	}
-	if err != nil {
-		return 1, err
+		err = errors.Join(absErr, flag.Set("test.artifacts", "true"), flag.Set("test.outputdir", dir), os.MkdirAll(dir, 0o755))
+		if err != nil {
+			return 1, err
+		}
 	}
 	if *built == "" {
 		if *built, err = os.MkdirTemp("", "informers-e2e"); err != nil {
@@ -115,10 +113,12 @@ func run(m *testing.M, cfg *envconf.Config) (code int, err error) {
 		return 1, err
 	}
 	defer func() { err = errors.Join(err, cluster.Close(ctx)) }()
-	if cluster.Which == "kind" { // a kubelet and containers need the CPUs, too
-		if err := flag.Set("test.parallel", "8"); err != nil {
-			return 1, err
-		}
+	parallel := "16" // the tests wait most of the time
+	if cluster.Which == "kind" {
+		parallel = "8" // a kubelet and containers need the CPUs, too
+	}
+	if err = flag.Set("test.parallel", parallel); err != nil {
+		return 1, err
 	}
 	if client, err = cluster.Client(); err != nil {
 		return 1, err

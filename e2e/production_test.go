@@ -61,12 +61,17 @@ type ending struct {
 
 // TestProduction runs the replicas as processes, on each cluster.
 func TestProduction(t *testing.T) {
+	twin := filepath.Join(t.TempDir(), "ttl")
 	if cluster.Which == "kind" {
 		// Before the others, which a compiler would slow down: they wait for t.Parallel.
 		jumps := jumping(t)
 		for _, d := range deployments {
 			d.binaries = map[string]string{"": d.compile(t), "-jumps": d.compile(t, jumps)}
 		}
+		run := strings.NewReplacer(" run ", " build -o "+twin+" ", " --namespace default", "") // of its README
+		build := exec.CommandContext(t.Context(), "sh", "-ec", run.Replace("go -C controller-runtime run ./ttl --namespace default"))
+		build.Dir = root
+		command(t, build)
 	}
 	t.Parallel()
 	t.Run("processes", func(t *testing.T) {
@@ -82,12 +87,7 @@ func TestProduction(t *testing.T) {
 		}
 		t.Run("controller-runtime", func(t *testing.T) {
 			t.Parallel()
-			binary := filepath.Join(t.TempDir(), "ttl")
-			run := strings.NewReplacer(" run ", " build -o "+binary+" ", " --namespace default", "") // of its README
-			build := exec.CommandContext(t.Context(), "nice", "sh", "-ec", run.Replace("go -C controller-runtime run ./ttl --namespace default"))
-			build.Dir = root
-			command(t, build)
-			(&processes{binary: binary, lost: "leader election lost"}).test(t)
+			(&processes{binary: twin, lost: "leader election lost"}).test(t)
 		})
 	}
 }
@@ -100,7 +100,8 @@ type ttlScene struct {
 	more chan struct{}        // has a value after that
 }
 
-// followDeletes fills gone. It is an informer, because the API server ends a watch that cannot keep up.
+// followDeletes fills gone. It is an informer, because the API server ends a watch that cannot keep up,
+// as it may end the record.
 func (s *ttlScene) followDeletes(t *testing.T) {
 	t.Helper()
 	s.gone, s.more, s.record = map[string]time.Time{}, make(chan struct{}, 1), nil
