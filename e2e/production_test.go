@@ -63,7 +63,7 @@ type ending struct {
 func TestProduction(t *testing.T) {
 	twin := filepath.Join(t.TempDir(), "ttl")
 	if cluster.Which == "kind" {
-		// Before the others, which a compiler would slow down: they wait for t.Parallel.
+		// Not in parallel with the other tests: a compiler would slow them down, and they the replicas.
 		jumps := jumping(t)
 		for _, d := range deployments {
 			d.binaries = map[string]string{"": d.compile(t), "-jumps": d.compile(t, jumps)}
@@ -72,8 +72,9 @@ func TestProduction(t *testing.T) {
 		build := exec.CommandContext(t.Context(), "sh", "-ec", run.Replace("go -C controller-runtime run ./ttl --namespace default"))
 		build.Dir = root
 		command(t, build)
+	} else {
+		t.Parallel()
 	}
-	t.Parallel()
 	t.Run("processes", func(t *testing.T) {
 		t.Parallel()
 		(&processes{binary: filepath.Join(*built, "12-production"), lost: "the Lease is lost: "}).test(t)
@@ -347,7 +348,7 @@ func (d *deployment) test(t *testing.T) {
 		Assess("two replicas are ready, and nobody restarted them", step(func(t *testing.T) {
 			d.kubectl(t, "rollout", "status", "deployment/informers-ttl", "--timeout=2m")
 			if got := d.kubectl(t, "get", "pods", "-l", label, "-o", "jsonpath={.items[*].status.containerStatuses[*].restartCount}"); got != "0 0" {
-				t.Errorf("restarts: %q", got)
+				t.Errorf("restarts: %q\n%s", got, d.kubectl(t, "describe", "pods", "-l", label))
 			}
 			logs := d.run(t, strings.Replace("kubectl logs --namespace informers-ttl --selector app.kubernetes.io/name=informers-ttl --prefix",
 				"--namespace informers-ttl", "--namespace "+d.namespace, 1))

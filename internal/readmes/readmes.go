@@ -53,6 +53,8 @@ var rules = map[string]rule{
 	// A kubelet may write to a running pod at any time.
 	"Updates of web": {more: regexp.MustCompile(`^handleUpdate is called for Pod \(key: \S+/web\)(: \d+ → \d+)?$`)},
 	"later Updates":  {more: regexp.MustCompile(`^ *\d+\.\ds handleUpdate is called for Pod \(key: \S+\): \d+ → \d+$`)},
+	// ^C may come during a request for the Lease.
+	"a renewal at ^C": {more: regexp.MustCompile(`^time=\S+ level=\w+ msg="[\w ]* lease( lock)?" .*context canceled"`)},
 	// When something happened, and how long it took.
 	"seconds": {vary: same(` *\d+\.\ds`)},
 	// What an informer costs. The memory in use may become less, for other reasons.
