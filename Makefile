@@ -4,21 +4,18 @@ TOOL := go tool -modfile=internal/tools/go.mod
 LINT := $(TOOL) golangci-lint
 VALE := go tool -modfile=internal/tools/vale.mod vale --config=internal/docs/vale/.vale.ini --output=line
 
-.PHONY: demo test unit e2e breakages exercises outputs docs pages page playground-site stories walk lint help
+.PHONY: demo test unit e2e clusters breakages exercises outputs docs pages page playground-site stories walk lint help
 
-# The flags of cluster/, so that a first run compiles client-go once. They compile faster than Go's own.
-demo: export CGO_ENABLED = 0
-demo: export GOFLAGS += -trimpath -gcflags=all=-dwarf=false
+# The flags of cluster/, so that client-go is compiled once for the control plane, the demo, and what the
+# tests run, and once more for the race detector. They compile faster than Go's own. The tags make the
+# packages the same with and without cgo, which the race detector needs.
+QUICK := -trimpath -tags=netgo,osusergo '-gcflags=all=-l -dwarf=false'
+demo unit e2e clusters breakages exercises: export GOFLAGS += $(QUICK)
 demo: ## chapter 05 at work on a cluster: CLUSTER=auto, kind, local or current
 	@echo "Compiling client-go: one or two minutes the first time. Then a cluster starts, and chapter 05 on it."
 	@go run ./internal/demo
 
-# The tests of cluster/, and the chapters' tests on an API server, build Kubernetes, so they run only
-# with CLUSTER=local. The tests of internal/provider that create real clusters need kind or local.
-test: unit e2e ## all tests, on the same choice of clusters
-	$(if $(filter kind local,$(CLUSTER)),go test -count=1 ./internal/provider -args -cluster $(CLUSTER))
-	$(if $(filter local,$(CLUSTER)),go -C cluster test $(RACE) -timeout 40m ./...)
-	$(if $(filter local,$(CLUSTER)),go test -count=1 -timeout 40m -tags cluster ./[0-9]*-*)
+test: unit e2e clusters ## all tests, on the same choice of clusters
 
 # The detector panics when a handler changes an object of the store.
 unit: export KUBE_CACHE_MUTATION_DETECTOR = true
@@ -74,6 +71,14 @@ lint: ## go vet, gofmt, actionlint, golangci-lint, and the proof that they find 
 
 e2e: ## the chapters and the demo on a cluster; ARGS are passed to the suite
 	go test -count=1 -timeout 40m ./e2e -args $(ARGS)
+
+# The tests of cluster/, and the chapters' tests on an API server, build Kubernetes, so they run only
+# with CLUSTER=local. The tests of internal/provider that create real clusters need kind or local.
+clusters: TAGS := cluster,netgo,osusergo
+clusters: ## how clusters come and go, if CLUSTER is kind or local
+	$(if $(filter kind local,$(CLUSTER)),go test -count=1 ./internal/provider -args -cluster $(CLUSTER))
+	$(if $(filter local,$(CLUSTER)),go -C cluster test $(RACE) -timeout 40m ./...)
+	$(if $(filter local,$(CLUSTER)),go test -count=1 -timeout 40m -tags $(TAGS) ./[0-9]*-*)
 
 # Three at a time, because they mostly wait.
 breakages: ## break chapters on purpose: the e2e suite has to fail each time

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -140,8 +141,8 @@ func modules(ctx context.Context, work string, asBar bool, tools []string) (stal
 	defer finish()
 	stale = map[string]bool{}
 	// The main packages always count as stale, because they are not installed.
-	args := []string{"list", "-deps", "-trimpath", noDWARF, "-f", `{{if and .Stale (ne .Name "main")}}{{.ImportPath}}{{end}}`}
-	list := goCommand(ctx, work, append(args, tools...)...)
+	args := slices.Concat([]string{"list", "-deps", "-f", `{{if and .Stale (ne .Name "main")}}{{.ImportPath}}{{end}}`}, quick, tools)
+	list := goCommand(ctx, work, args...)
 	return stale, lines(list, func(line string) {
 		if module, ok := strings.CutPrefix(line, "go: downloading "); ok {
 			step(module)
@@ -151,11 +152,12 @@ func modules(ctx context.Context, work string, asBar bool, tools []string) (stal
 	})
 }
 
-// noDWARF leaves out what only a debugger needs. The programs are stripped anyway.
-const noDWARF = "-gcflags=all=-dwarf=false"
+// quick makes the compiler faster: nothing is inlined, and what only a debugger needs is left out.
+// README.md has what that costs. With the same flags, as in the Makefile, other builds share Go's
+// build cache, and with these tags also builds with cgo.
+var quick = []string{"-trimpath", "-tags=netgo,osusergo", "-gcflags=all=-l -dwarf=false"}
 
-// compile builds tools into out. Other builds of the same sources share Go's
-// build cache if they use no cgo and the same flags, as make demo does.
+// compile builds tools into out.
 func compile(ctx context.Context, work, out string, asBar bool, tools ...string) error {
 	stale, err := modules(ctx, work, asBar, tools)
 	if err != nil {
@@ -173,8 +175,8 @@ func compile(ctx context.Context, work, out string, asBar bool, tools ...string)
 	for _, pkg := range []string{"k8s.io/component-base/version", "k8s.io/client-go/pkg/version"} {
 		ldflags += " -X " + pkg + ".gitVersion=" + kubernetes()
 	}
-	args := []string{"build", "-v", "-trimpath", noDWARF, "-ldflags", ldflags, "-o", out + "/"}
-	err = lines(goCommand(ctx, work, append(args, tools...)...), func(line string) {
+	args := slices.Concat([]string{"build", "-v", "-ldflags", ldflags, "-o", out + "/"}, quick, tools)
+	err = lines(goCommand(ctx, work, args...), func(line string) {
 		if stale[line] {
 			if left--; left == 0 {
 				line = linking

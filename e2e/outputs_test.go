@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"errors"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -184,7 +185,7 @@ func TestDemo(t *testing.T) {
 			flag := chapters.Overlay(t, root, t.TempDir(), "05-resync",
 				"UpdateFunc: handleUpdate, DeleteFunc: handleDelete,", "UpdateFunc: handleUpdate,",
 				"	handleDelete := func", "	_ = func")
-			printed, err := demo(t, "GOFLAGS="+flag)
+			printed, err := demo(t, "GOFLAGS="+os.Getenv("GOFLAGS")+" "+flag)
 			stderr := ""
 			if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 				stderr = string(exit.Stderr)

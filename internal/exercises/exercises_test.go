@@ -368,7 +368,7 @@ func TestLoop(t *testing.T) {
 		go test ./04
 	`)
 	cmd.Dir = copied
-	cmd.Env = append(os.Environ(), "GOFLAGS="+strings.Join(race(t), " "))
+	cmd.Env = append(os.Environ(), "GOFLAGS="+os.Getenv("GOFLAGS")+" "+strings.Join(race(t), " "))
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
