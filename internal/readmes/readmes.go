@@ -86,6 +86,10 @@ var rules = map[string]rule{
 	"runs": {float: regexp.MustCompile(`^run$`), within: regexp.MustCompile(`^(run|cache is synced)$`), repeat: true},
 	// One goroutine fills the store, another calls the handlers.
 	"place of the store's sync": {float: regexp.MustCompile(`^store is synced$`), within: regexp.MustCompile(`^\w+ is synced$`)},
+	// client-go says who leads from another goroutine, after the program has asked for the Lease.
+	"place of the leader": {
+		float: regexp.MustCompile(`^time=\S+ level=INFO msg=leader `), within: regexp.MustCompile(`msg=leader |msg="Attempting to acquire `),
+	},
 	// kubectl prints its answer alongside the program; since 1.34 with the namespace.
 	"kubectl's answers": {
 		vary:  map[string]string{`" deleted.*`: `" deleted( from [^ ]+ namespace)?`},

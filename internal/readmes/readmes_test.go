@@ -77,6 +77,7 @@ func allowed(b Block, all []string, i int, change string) bool {
 			word("looks") && at(looked, i) && at(looked, i+1) ||
 			word("place of the Update") && moves("^handleUpdate", "^(handleUpdate|cache is synced)") ||
 			word("runs") && moves("^run$", "^run$|^cache is synced$") ||
+			word("place of the leader") && moves("msg=leader ", `msg=(leader |"Attempting)`) ||
 			word("kubectl's answers") && moves(answer, answer+"|"+command) ||
 			word("place of the store's sync") && moves("^store is synced$", synced)
 	}
