@@ -15,6 +15,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // asRun in the environment makes this test binary a run that opens a cluster of that
@@ -32,7 +33,7 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	fmt.Println(c.Name)
-	select {}
+	time.Sleep(time.Hour) // select {} is a deadlock, which ends a program without cgo
 }
 
 // startRun starts a separate run and returns the name of its cluster.
