@@ -10,7 +10,7 @@ VALE := go tool -modfile=internal/tools/vale.mod vale --config=internal/docs/val
 # tests run, and once more for the race detector. They compile faster than Go's own. The tags make the
 # packages the same with and without cgo, which the race detector needs.
 QUICK := -trimpath -tags=netgo,osusergo '-gcflags=all=-l -dwarf=false'
-demo unit e2e clusters breakages exercises: export GOFLAGS += $(QUICK)
+demo unit e2e clusters exercises: export GOFLAGS += $(QUICK)
 demo: ## chapter 05 at work on a cluster: CLUSTER=auto, kind, local or current
 	@echo "Compiling client-go: one or two minutes the first time. Then a cluster starts, and chapter 05 on it."
 	@go run ./internal/demo
