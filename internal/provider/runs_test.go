@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	fmt.Println(c.Name)
-	time.Sleep(time.Hour) // select {} is a deadlock, which ends a program without cgo
+	time.Sleep(time.Hour) // at select {}, a program without cgo reports a deadlock and exits
 }
 
 // startRun starts a separate run and returns the name of its cluster.
