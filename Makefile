@@ -12,7 +12,8 @@ VALE := go tool -modfile=internal/tools/vale.mod vale --config=internal/docs/val
 QUICK := -trimpath -tags=netgo,osusergo '-gcflags=all=-l -dwarf=false'
 demo unit e2e clusters exercises: export GOFLAGS += $(QUICK)
 demo: ## chapter 05 at work on a cluster: CLUSTER=auto, kind, local or current
-	@echo "Compiling client-go: one or two minutes the first time. Then a cluster starts, and chapter 05 on it."
+	@cores=$$(getconf _NPROCESSORS_ONLN); echo "Compiling client-go: the first time for about $$(( (cores + 3) / cores )) min on the $$cores cores here." \
+		"Then a cluster starts, and chapter 05 on it."
 	@go run ./internal/demo
 
 test: unit e2e clusters ## all tests, on the same choice of clusters

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,7 +19,6 @@ import (
 
 	"github.com/cheggaaa/pb/v3"
 	"golang.org/x/mod/modfile"
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/term"
 )
 
@@ -45,13 +46,18 @@ func version(module string) string {
 }
 
 func kubernetes() string { return version("k8s.io/kubernetes") }
+func etcd() string       { return version("go.etcd.io/etcd/server/v3") }
+func kwok() string       { return version("sigs.k8s.io/kwok") }
+
+// everything is what go build calls the tool lines of go.mod.
+var everything = []string{"tool"}
 
 // build puts the tools of go.mod into a folder, unless it has done so before, and returns that
 // folder. It is named after their versions and appears by one rename, so it is never incomplete.
-// Unless compileAll is true, build downloads what is published, and compiles the rest.
-func build(ctx context.Context, root string, compileAll bool) (bin string, err error) {
-	etcd, kwok := version("go.etcd.io/etcd/server/v3"), version("sigs.k8s.io/kwok")
-	versions := fmt.Sprintf("kubernetes-%s-etcd-%s-kwok-%s", kubernetes(), etcd, kwok)
+// Unless compileAll is true, build downloads what is published, and compiles the rest. If
+// downloadOnly is true, it compiles nothing, and the next build goes on from there.
+func build(ctx context.Context, root string, compileAll, downloadOnly bool) (bin string, err error) {
+	versions := fmt.Sprintf("kubernetes-%s-etcd-%s-kwok-%s", kubernetes(), etcd(), kwok())
 	bin = filepath.Join(root, "bin", versions)
 	if _, err := os.Stat(bin); err == nil {
 		return bin, nil
@@ -73,27 +79,41 @@ func build(ctx context.Context, root string, compileAll bool) (bin string, err e
 	}
 
 	downloads := filepath.Join(root, "download", versions)
-	downloaded := false
+	tools := everything
 	if !compileAll {
-		err := fetch(ctx, work, out, downloads)
+		tools, err = fetch(ctx, downloads)
 		if ctx.Err() != nil {
 			return "", context.Cause(ctx)
 		}
-		if downloaded = err == nil; !downloaded {
+		if err != nil && !downloadOnly {
 			fmt.Fprintf(os.Stderr, "Not downloaded: %v.\n", err)
 		}
 	}
-	if !downloaded {
-		fmt.Fprintf(os.Stderr, firstBuild, kubernetes(), etcd, kwok, minutes(runtime.NumCPU()), runtime.NumCPU())
-		if err := compile(ctx, work, out, true, "tool"); err != nil { // every tool line of go.mod
-			return "", err
+	if len(tools) > 0 {
+		stale, all, err := modules(ctx, work, tools)
+		if err != nil {
+			return "", fmt.Errorf("downloading the modules: %w", err)
 		}
-		// etcd's main package is called server.
-		if err := os.Rename(filepath.Join(out, "server"), filepath.Join(out, "etcd")); err != nil {
+		if downloadOnly {
+			return "", nil
+		}
+		if len(stale) > 0 {
+			fmt.Fprintf(os.Stderr, firstBuild, len(stale), all, kubernetes(), etcd(), kwok(),
+				minutes(len(stale), all, runtime.NumCPU()), runtime.NumCPU())
+		}
+		if err := compile(ctx, work, out, stale, tools); err != nil {
 			return "", err
 		}
 	}
-	if err := os.RemoveAll(filepath.Dir(downloads)); err != nil {
+	if downloadOnly {
+		return "", nil
+	}
+	if slices.Equal(tools, everything) { // an earlier try may have left some
+		if err := os.RemoveAll(downloads); err != nil {
+			return "", err
+		}
+	}
+	if err := collect(out, downloads); err != nil {
 		return "", err
 	}
 	if err := os.MkdirAll(filepath.Dir(bin), 0o700); err != nil {
@@ -102,54 +122,55 @@ func build(ctx context.Context, root string, compileAll bool) (bin string, err e
 	return bin, os.Rename(out, bin)
 }
 
-// fetch puts all programs into out: it downloads what is published for this system, and compiles
-// kwok in the meantime.
-func fetch(ctx context.Context, work, out, downloads string) error {
-	if runtime.GOOS != "linux" {
-		return fmt.Errorf("no API server is published for %s", runtime.GOOS)
+// collect adds the downloaded programs to the compiled ones, and removes the downloads.
+func collect(out, downloads string) error {
+	// etcd's main package is called server.
+	moves := [][2]string{{filepath.Join(out, "server"), "etcd"}}
+	for _, p := range slices.Concat(publishes(), publishesKwok()) {
+		moves = append(moves, [2]string{filepath.Join(downloads, p.name), p.name})
 	}
-	programs := publishes()
-	files, err := ask(ctx, programs)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(os.Stderr, `Downloading Kubernetes %s and etcd %s from %s and %s, once on this machine. Each file has to
-have the SHA-256 that its project publishes next to it. Meanwhile kwok is compiled.
-`, kubernetes(), version("go.etcd.io/etcd/server/v3"), host(files[1].url), host(files[0].url))
-	both, ctx := errgroup.WithContext(ctx)
-	both.Go(func() error { return download(ctx, downloads, files) })
-	both.Go(func() error {
-		return compile(ctx, work, out, false, "sigs.k8s.io/kwok/cmd/kwok", "sigs.k8s.io/kwok/cmd/kwokctl")
-	})
-	if err := both.Wait(); err != nil {
-		return err
-	}
-	for _, p := range programs {
-		if err := os.Rename(filepath.Join(downloads, p.name), filepath.Join(out, p.name)); err != nil {
+	for _, m := range moves {
+		if err := os.Rename(m[0], filepath.Join(out, m[1])); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
-	return nil
+	return os.RemoveAll(filepath.Dir(downloads))
 }
 
-func host(address string) string { return strings.Split(address, "/")[2] }
+// fetch downloads what is published for this system into a folder, and returns what is left to be
+// compiled: arguments of go build.
+func fetch(ctx context.Context, downloads string) (tools []string, err error) {
+	if runtime.GOOS != "linux" {
+		return everything, fmt.Errorf("no API server is published for %s", runtime.GOOS)
+	}
+	if err := download(ctx, downloads, publishes()); err != nil {
+		return everything, err
+	}
+	if err := download(ctx, downloads, publishesKwok()); err != nil {
+		return []string{"sigs.k8s.io/kwok/cmd/kwok", "sigs.k8s.io/kwok/cmd/kwokctl"}, err
+	}
+	return nil, nil
+}
 
-// modules downloads what go.mod pins and returns the packages that Go's build
-// cache lacks.
-func modules(ctx context.Context, work string, asBar bool, tools []string) (stale map[string]bool, err error) {
-	step, finish := progress(asBar, `downloading {{counters .}} modules, {{etime .}}  {{string . "step"}}`, 0, "searching")
+// modules downloads what go.mod pins. It returns the packages that Go's build cache lacks, and how
+// many there are in all.
+func modules(ctx context.Context, work string, tools []string) (stale map[string]bool, all int, err error) {
+	step, finish := progress(`downloading {{counters .}} modules, {{etime .}}  {{string . "step"}}`, 0, "searching")
 	defer finish()
 	stale = map[string]bool{}
 	// The main packages always count as stale, because they are not installed.
-	args := slices.Concat([]string{"list", "-deps", "-f", `{{if and .Stale (ne .Name "main")}}{{.ImportPath}}{{end}}`}, quick, tools)
-	list := goCommand(ctx, work, args...)
-	return stale, lines(list, func(line string) {
+	args := slices.Concat([]string{"list", "-deps", "-f", `{{if ne .Name "main"}}{{.Stale}} {{.ImportPath}}{{end}}`}, quick, tools)
+	err = lines(goCommand(ctx, work, args...), func(line string) {
 		if module, ok := strings.CutPrefix(line, "go: downloading "); ok {
 			step(module)
+		} else if pkg, ok := strings.CutPrefix(line, "true "); ok {
+			stale[pkg] = true
+			all++
 		} else {
-			stale[line] = true
+			all++
 		}
 	})
+	return stale, all, err
 }
 
 // quick makes the compiler faster: nothing is inlined, and what only a debugger needs is left out.
@@ -157,18 +178,14 @@ func modules(ctx context.Context, work string, asBar bool, tools []string) (stal
 // build cache, and with these tags also builds with cgo.
 var quick = []string{"-trimpath", "-tags=netgo,osusergo", "-gcflags=all=-l -dwarf=false"}
 
-// compile builds tools into out.
-func compile(ctx context.Context, work, out string, asBar bool, tools ...string) error {
-	stale, err := modules(ctx, work, asBar, tools)
-	if err != nil {
-		return fmt.Errorf("downloading the modules: %w", err)
-	}
+// compile builds tools into out. It shows which of the stale packages it has compiled.
+func compile(ctx context.Context, work, out string, stale map[string]bool, tools []string) error {
 	const linking = "linking"
 	left, template, first := len(stale), `compiling {{counters .}} packages {{bar .}} {{percent .}} {{etime .}}, {{rtime . "%s left"}}  {{string . "step"}}`, ""
 	if left == 0 {
 		template, first = `{{etime .}}  {{string . "step"}}`, linking
 	}
-	step, finish := progress(asBar, template, left, first)
+	step, finish := progress(template, left, first)
 	defer finish()
 	// Without these values the programs report v0.0.0, and kubectl version fails.
 	ldflags := "-s -w"
@@ -176,7 +193,7 @@ func compile(ctx context.Context, work, out string, asBar bool, tools ...string)
 		ldflags += " -X " + pkg + ".gitVersion=" + kubernetes()
 	}
 	args := slices.Concat([]string{"build", "-v", "-ldflags", ldflags, "-o", out + "/"}, quick, tools)
-	err = lines(goCommand(ctx, work, args...), func(line string) {
+	err := lines(goCommand(ctx, work, args...), func(line string) {
 		if stale[line] {
 			if left--; left == 0 {
 				line = linking
@@ -190,15 +207,17 @@ func compile(ctx context.Context, work, out string, asBar bool, tools ...string)
 	return nil
 }
 
-const firstBuild = `Building Kubernetes %s, etcd %s and kwok %s from their Go modules, once on this machine.
-From nothing this takes about %d minutes on the %d cores here, 6 GB of disk (0.5 GB for the programs,
-the rest in Go's own caches) and 5 GB of memory. You may interrupt it: the next up continues where it
-stopped. Meanwhile read 01-clientset/README.md, or watch an informer: go run ./playground
+const firstBuild = `Compiling %d of the %d packages of Kubernetes %s, etcd %s and kwok %s, once on this machine.
+This takes about %d min on the %d cores here, at most 6 GB of disk (0.5 GB for the programs, the rest in
+Go's own caches) and 5 GB of memory. You may interrupt it: the next up continues where it stopped.
+Meanwhile read 01-clientset/README.md, or watch an informer: go run ./playground
 `
 
-// minutes estimates how long the first build takes. The compiler needs 12 minutes of one core, and
-// the linker one more, which it cannot share well.
-func minutes(cores int) int { return (12+cores-1)/cores + 1 }
+// minutes estimates how long it takes to compile some of all packages. The compiler needs 11 minutes
+// of one core for all, and the linker one more, which it cannot share well.
+func minutes(some, all, cores int) int {
+	return int(math.Ceil(11*float64(some)/float64(max(all, 1))/float64(cores))) + 1
+}
 
 // goCommand returns a go command that runs in dir. When it is interrupted it leaves
 // temporary files, so these are in dir too, and compilers, so all its processes are
@@ -213,11 +232,11 @@ func goCommand(ctx context.Context, dir string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// progress shows the progress of the build on stderr: as a bar on a terminal, if asBar is true,
-// otherwise as a line at the start, every ten seconds, and at the end.
-func progress(asBar bool, template string, total int, what string) (step func(what string), finish func()) {
+// progress shows the progress of the build on stderr: as a bar on a terminal, otherwise as a line at
+// the start, every ten seconds, and at the end.
+func progress(template string, total int, what string) (step func(what string), finish func()) {
 	bar := pb.New(total).SetTemplateString(template).Set("step", what).SetWriter(os.Stderr)
-	if asBar && term.IsTerminal(int(os.Stderr.Fd())) {
+	if term.IsTerminal(int(os.Stderr.Fd())) {
 		bar.Start()
 		return func(what string) { bar.Set("step", what).Increment() }, func() { bar.Finish() }
 	}

@@ -69,7 +69,7 @@ func TestBuild(t *testing.T) {
 	if err := errors.Join(os.MkdirAll(filepath.Dir(leftover), 0o700), os.WriteFile(leftover, []byte("half"), 0o700)); err != nil {
 		t.Fatal(err)
 	}
-	bin, err := build(t.Context(), root, true)
+	bin, err := build(t.Context(), root, true, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +80,7 @@ func TestBuild(t *testing.T) {
 	}
 	noBuildFolder(t, root)
 	t.Setenv("PATH", "") // no go command: a second build would fail
-	if again, err := build(t.Context(), root, true); again != bin || err != nil {
+	if again, err := build(t.Context(), root, true, false); again != bin || err != nil {
 		t.Errorf("the second build is %q, %v; want %q", again, err, bin)
 	}
 }
@@ -97,7 +97,7 @@ func TestBuildFails(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			root := small(t, test.source)
-			_, err := build(test.ctx, root, true)
+			_, err := build(test.ctx, root, true, false)
 			if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "\n") {
 				t.Errorf("build: %v; want one line with %q", err, test.want)
 			}

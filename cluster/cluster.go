@@ -35,9 +35,10 @@ var components = []string{"etcd", "kube-apiserver", "kube-controller-manager", "
 
 // A cluster is a cluster of kwokctl with its files in root/clusters/name.
 type cluster struct {
-	root, name string
-	apiOnly    bool // only etcd and kube-apiserver
-	compileAll bool // download nothing
+	root, name   string
+	apiOnly      bool // only etcd and kube-apiserver
+	compileAll   bool // download nothing
+	downloadOnly bool // compile and start nothing
 }
 
 func (c cluster) components() []string {

@@ -45,7 +45,7 @@ func TestMain(m *testing.M) {
 			return err
 		}
 		defer unlock()
-		programs, err = build(context.Background(), root, true)
+		programs, err = build(context.Background(), root, true, false)
 		return err
 	}()
 	if err != nil {
@@ -113,7 +113,7 @@ func (u user) fails(want, args string) {
 	_ = cmd.Run()
 	code := cmd.ProcessState.ExitCode()
 	before, line, _ := strings.Cut(stderr.String(), "cluster: ")
-	if before != "" && !strings.HasPrefix(before, "Building ") || strings.Count(line, "\n") != 1 ||
+	if before != "" && !strings.HasPrefix(before, "downloading ") || strings.Count(line, "\n") != 1 ||
 		code != 1 || stdout.Len() > 0 || !strings.Contains(line, want) {
 		u.t.Errorf("%s: exit code %d, stdout %q, stderr %q; want code 1 and one line on stderr with %q",
 			args, code, stdout, stderr, want)
@@ -198,6 +198,7 @@ func TestWrongUseIsOneLine(t *testing.T) {
 		"status":             `does not run`,
 		"restart":            `has no running API server`,
 		"restart --api-only": `--api-only is only for up`,
+		"down --download":    `--download is only for up`,
 	} {
 		u.fails(want, args)
 	}

@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,17 +27,32 @@ import (
 // it. sums is the address of a file with the SHA-256 of what is at url.
 type published struct{ name, url, sums string }
 
-// publishes returns the programs that their projects publish for this system, at the addresses
-// and with the variables of kwokctl (kwok v0.8.0, pkg/config/vars.go). kwok publishes no sums,
-// so it is not among them.
+// publishes returns the programs that Kubernetes and etcd publish for this system, at the addresses
+// and with the variables of kwokctl (kwok v0.8.0, pkg/config/vars.go).
 func publishes() []published {
-	system, tag := runtime.GOOS+"/"+runtime.GOARCH, version("go.etcd.io/etcd/server/v3")
+	system := runtime.GOOS + "/" + runtime.GOARCH
 	kube := cmp.Or(os.Getenv("KWOK_KUBE_BINARY_PREFIX"), "https://dl.k8s.io/release/"+kubernetes()+"/bin/"+system)
-	etcd := cmp.Or(os.Getenv("KWOK_ETCD_BINARY_PREFIX"), "https://github.com/etcd-io/etcd/releases/download/"+tag)
-	archive := etcd + "/etcd-" + tag + "-" + strings.ReplaceAll(system, "/", "-") + ".tar.gz"
-	all := []published{{"etcd", archive, etcd + "/SHA256SUMS"}}
+	release := cmp.Or(os.Getenv("KWOK_ETCD_BINARY_PREFIX"), "https://github.com/etcd-io/etcd/releases/download/"+etcd())
+	archive := release + "/etcd-" + etcd() + "-" + strings.ReplaceAll(system, "/", "-") + ".tar.gz"
+	all := []published{{"etcd", archive, release + "/SHA256SUMS"}}
 	for _, name := range []string{"kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl"} {
 		all = append(all, published{name, kube + "/" + name, kube + "/" + name + ".sha256"})
+	}
+	return all
+}
+
+// publishesKwok does the same for kwok. Its releases have no file of sums, but GitHub's API has the
+// sums of all releases, for 60 requests an hour from one address. A mirror has NAME.sha256.
+func publishesKwok() (all []published) {
+	mirror := os.Getenv("KWOK_BINARY_PREFIX")
+	for _, name := range []string{"kwok", "kwokctl"} {
+		file := "/" + name + "-" + runtime.GOOS + "-" + runtime.GOARCH
+		p := published{name, "https://github.com/kubernetes-sigs/kwok/releases/download/" + kwok() + file,
+			"https://api.github.com/repos/kubernetes-sigs/kwok/releases/tags/" + kwok()}
+		if mirror != "" {
+			p.url, p.sums = mirror+file, mirror+file+".sha256"
+		}
+		all = append(all, p)
 	}
 	return all
 }
@@ -86,8 +103,19 @@ func ask(ctx context.Context, programs []published) ([]file, error) {
 
 var sumLine = regexp.MustCompile(`(?m)^([0-9a-f]{64})(?: [ *](\S+))?$`)
 
-// sumOf finds the sum of a file in the output of sha256sum, or a sum that stands alone.
+// sumOf finds the sum of a file in the output of sha256sum, or a sum that stands alone, or in what
+// GitHub's API says of a release.
 func sumOf(text, name string) string {
+	var release struct {
+		Assets []struct{ Name, Digest string }
+	}
+	if err := json.Unmarshal([]byte(text), &release); err == nil {
+		for _, a := range release.Assets {
+			if sum, ok := strings.CutPrefix(a.Digest, "sha256:"); ok && a.Name == name {
+				return sum
+			}
+		}
+	}
 	for _, m := range sumLine.FindAllStringSubmatch(text, -1) {
 		if m[2] == "" || m[2] == name {
 			return m[1]
@@ -98,24 +126,36 @@ func sumOf(text, name string) string {
 
 // download saves programs in dir. A file there is complete, and has the published sum. After
 // an error, the next download goes on with the programs that are missing.
-func download(ctx context.Context, dir string, files []file) error {
+func download(ctx context.Context, dir string, programs []published) error {
+	programs = slices.DeleteFunc(programs, func(p published) bool {
+		_, err := os.Stat(filepath.Join(dir, p.name))
+		return err == nil
+	})
+	if len(programs) == 0 {
+		return nil
+	}
+	files, err := ask(ctx, programs)
+	if err != nil {
+		return err
+	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
 	var total int64
+	var names, hosts []string
 	for _, f := range files {
-		if _, err := os.Stat(filepath.Join(dir, f.name)); err != nil {
-			total += f.size
-		}
+		total += f.size
+		names = append(names, f.name)
+		hosts = append(hosts, host(f.sums), host(f.url))
 	}
+	slices.Sort(hosts)
+	fmt.Fprintf(os.Stderr, "Downloading %s from %s, once on this machine.\nEach file has to have the SHA-256 that is published there.\n",
+		strings.Join(names, ", "), strings.Join(slices.Compact(hosts), " and "))
 	const mega = 1_000_000
-	step, finish := progress(false, `downloading {{counters .}} MB {{bar .}} {{percent .}} {{etime .}}, {{rtime . "%s left"}}  {{string . "step"}}`, int(total/mega), "")
+	step, finish := progress(`downloading {{counters .}} MB {{bar .}} {{percent .}} {{etime .}}, {{rtime . "%s left"}}  {{string . "step"}}`, int(total/mega), "")
 	defer finish()
 	var read int64
 	for _, f := range files {
-		if _, err := os.Stat(filepath.Join(dir, f.name)); err == nil {
-			continue
-		}
 		count := func(n int) {
 			before := read / mega
 			read += int64(n)
@@ -129,6 +169,8 @@ func download(ctx context.Context, dir string, files []file) error {
 	}
 	return nil
 }
+
+func host(address string) string { return strings.Split(address, "/")[2] }
 
 // save downloads one program. It calls count with the number of bytes that have arrived.
 func (f file) save(ctx context.Context, dir string, count func(n int)) (err error) {

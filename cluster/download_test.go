@@ -13,6 +13,8 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -60,7 +62,8 @@ func newMirror(t *testing.T, read func(program string) []byte) *mirror {
 	t.Cleanup(server.Close)
 	t.Setenv("KWOK_KUBE_BINARY_PREFIX", server.URL+"/kube")
 	t.Setenv("KWOK_ETCD_BINARY_PREFIX", server.URL+"/etcd")
-	for _, p := range publishes() {
+	t.Setenv("KWOK_BINARY_PREFIX", server.URL+"/kwok")
+	for _, p := range allPublished() {
 		data := read(p.name)
 		path := strings.TrimPrefix(p.url, server.URL)
 		sum := func() string { return fmt.Sprintf("%x", sha256.Sum256(m.files[path])) }
@@ -98,13 +101,7 @@ func archived(t *testing.T, program []byte) []byte {
 
 func words(program string) []byte { return bytes.Repeat([]byte(program+" "), 1000) }
 
-func tryDownload(ctx context.Context, dir string) error {
-	files, err := ask(ctx, publishes())
-	if err != nil {
-		return err
-	}
-	return download(ctx, dir, files)
-}
+func allPublished() []published { return slices.Concat(publishes(), publishesKwok()) }
 
 // TestDownload takes the programs that were compiled here from a mirror on loopback.
 func TestDownload(t *testing.T) {
@@ -117,10 +114,10 @@ func TestDownload(t *testing.T) {
 	}
 	newMirror(t, compiled)
 	dir := t.TempDir()
-	if err := tryDownload(t.Context(), dir); err != nil {
+	if err := download(t.Context(), dir, allPublished()); err != nil {
 		t.Fatal(err)
 	}
-	for _, p := range publishes() {
+	for _, p := range allPublished() {
 		path := filepath.Join(dir, p.name)
 		got, err := os.ReadFile(path)
 		if err != nil || !bytes.Equal(got, compiled(p.name)) {
@@ -130,7 +127,7 @@ func TestDownload(t *testing.T) {
 			t.Errorf("%s: %v, %v", p.name, info.Mode(), err)
 		}
 	}
-	if left, err := os.ReadDir(dir); err != nil || len(left) != len(publishes()) {
+	if left, err := os.ReadDir(dir); err != nil || len(left) != len(allPublished()) {
 		t.Errorf("%v is left, %v", left, err)
 	}
 }
@@ -168,7 +165,7 @@ func TestBadDownload(t *testing.T) {
 			}
 			m.answer(test.path, test.answer)
 			dir := t.TempDir()
-			err := tryDownload(t.Context(), dir)
+			err := download(t.Context(), dir, allPublished())
 			if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "\n") {
 				t.Fatalf("download: %v; want one line with %q", err, test.want)
 			}
@@ -177,7 +174,7 @@ func TestBadDownload(t *testing.T) {
 				t.Errorf("saved: %v, %v", saved, err)
 			}
 			m.answer(test.path, nil)
-			if err := tryDownload(t.Context(), dir); err != nil {
+			if err := download(t.Context(), dir, allPublished()); err != nil {
 				t.Fatal(err)
 			}
 			m.mu.Lock()
@@ -200,14 +197,14 @@ func TestSlowDownload(t *testing.T) {
 		<-r.Context().Done()
 	})
 	dir := t.TempDir()
-	if err := tryDownload(ctx, dir); !errors.Is(err, context.Canceled) {
+	if err := download(ctx, dir, allPublished()); !errors.Is(err, context.Canceled) {
 		t.Errorf("download: %v, want %v", err, context.Canceled)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "kube-scheduler.part")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a part is left: %v", err)
 	}
 	m.answer("/kube/kube-scheduler", nil)
-	if err := tryDownload(t.Context(), dir); err != nil {
+	if err := download(t.Context(), dir, allPublished()); err != nil {
 		t.Error(err)
 	}
 }
@@ -217,30 +214,65 @@ func TestNoAnswer(t *testing.T) {
 	m := newMirror(t, words)
 	m.answer("/kube/kubectl.sha256", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	begin := time.Now()
-	err := tryDownload(t.Context(), t.TempDir())
+	err := download(t.Context(), t.TempDir(), allPublished())
 	if err == nil || !strings.HasSuffix(err.Error(), "no answer in 3s") || time.Since(begin) > answerLimit+10*time.Second {
 		t.Errorf("after %s: %v", time.Since(begin), err)
 	}
 }
 
-// TestBuildWithDownloads: kwok alone is compiled, and all programs end up in one folder.
+// TestBuildWithDownloads: what is published is not compiled, and all programs end up in one folder.
 func TestBuildWithDownloads(t *testing.T) {
-	root := small(t, "package main\n\nfunc main() { print(`built`) }\n")
-	newMirror(t, words)
-	bin, err := build(t.Context(), root, false)
-	if err != nil {
-		t.Fatal(err)
+	for name, test := range map[string]struct {
+		missing  string // at the mirror
+		compiled []string
+	}{
+		"all":     {"", nil},
+		"no kwok": {"/kwok/kwokctl-" + runtime.GOOS + "-" + runtime.GOARCH + ".sha256", []string{"kwok", "kwokctl"}},
+		"no etcd": {"/etcd/SHA256SUMS", []string{"etcd", "kubectl", "kwok", "kwokctl"}}, // all of small
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := small(t, "package main\n\nfunc main() { print(`built`) }\n")
+			m := newMirror(t, words)
+			delete(m.files, test.missing)
+			if bin, err := build(t.Context(), root, false, true); bin != "" || err != nil {
+				t.Fatalf("with downloads only: %q, %v", bin, err)
+			}
+			m.answer("", nil) // forgets what was asked
+			bin, err := build(t.Context(), root, false, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var compiled []string
+			for _, p := range allPublished() {
+				got, err := os.ReadFile(filepath.Join(bin, p.name))
+				if err == nil && !bytes.Equal(got, words(p.name)) {
+					compiled = append(compiled, p.name)
+				}
+			}
+			slices.Sort(compiled)
+			if !slices.Equal(compiled, test.compiled) {
+				t.Errorf("compiled: %q, want %q", compiled, test.compiled)
+			}
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			if test.missing == "" && len(m.asked) > 0 {
+				t.Errorf("downloaded again: %q", m.asked)
+			}
+			noBuildFolder(t, root)
+			if _, err := os.Stat(filepath.Join(root, "download")); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("the folder of the downloads is left: %v", err)
+			}
+		})
 	}
-	for _, p := range publishes() {
-		if got, err := os.ReadFile(filepath.Join(bin, p.name)); err != nil || !bytes.Equal(got, words(p.name)) {
-			t.Errorf("%s: %d bytes, %v", p.name, len(got), err)
+}
+
+// TestSumOfARelease: GitHub's API has the sums of kwok.
+func TestSumOfARelease(t *testing.T) {
+	sum := strings.Repeat("0123456789abcdef", 4)
+	release := `{"tag_name": "v1", "assets": [{"name": "kwok-linux-arm64", "digest": null}, {"name": "kwok-linux-amd64", "digest": "sha256:` + sum + `"}]}`
+	for name, want := range map[string]string{"kwok-linux-amd64": sum, "kwok-linux-arm64": "", "kwok": ""} {
+		if got := sumOf(release, name); got != want {
+			t.Errorf("the sum of %s is %q, want %q", name, got, want)
 		}
-	}
-	if _, err := os.Stat(filepath.Join(bin, "kwok")); err != nil {
-		t.Error(err)
-	}
-	noBuildFolder(t, root)
-	if _, err := os.Stat(filepath.Join(root, "download")); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("the folder of the downloads is left: %v", err)
 	}
 }

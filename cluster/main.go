@@ -23,7 +23,7 @@ import (
 	"golang.org/x/term"
 )
 
-const usage = `usage: go -C cluster run . VERB [--name NAME] [--api-only] [--build]
+const usage = `usage: go -C cluster run . VERB [--name NAME] [--api-only] [--build] [--download]
 
   up      get what is missing, start the cluster, print the export line:
           eval "$(go -C cluster run . up)"
@@ -37,6 +37,8 @@ const usage = `usage: go -C cluster run . VERB [--name NAME] [--api-only] [--bui
           and watched, but they are not scheduled or run.
 --build,  for up, compiles all programs instead of downloading those that
           their projects publish.
+--download, for up, only downloads what the next up needs: programs, or the
+          modules to compile them from. It starts nothing.
 `
 
 func main() {
@@ -65,6 +67,7 @@ func run(ctx context.Context, args []string) error {
 	name := flags.String("name", "default", "")
 	apiOnly := flags.Bool("api-only", false, "")
 	compileAll := flags.Bool("build", false, "")
+	downloadOnly := flags.Bool("download", false, "")
 	err := flags.Parse(args)
 	switch {
 	case verb == "help" || verb == "-h" || verb == "--help" || errors.Is(err, flag.ErrHelp):
@@ -78,6 +81,8 @@ func run(ctx context.Context, args []string) error {
 		return fmt.Errorf("--api-only is only for up%s", help)
 	case *compileAll && verb != "up":
 		return fmt.Errorf("--build is only for up%s", help)
+	case *downloadOnly && verb != "up":
+		return fmt.Errorf("--download is only for up%s", help)
 	case !names.MatchString(*name):
 		return fmt.Errorf("a cluster cannot be named %q: use at most 40 of a-z, 0-9 and -, no - at either end", *name)
 	}
@@ -86,7 +91,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	c := cluster{root: root, name: *name, apiOnly: *apiOnly, compileAll: *compileAll}
+	c := cluster{root: root, name: *name, apiOnly: *apiOnly, compileAll: *compileAll, downloadOnly: *downloadOnly}
 	switch verb {
 	case "up", "down", "restart", "clean":
 		unlock, err := lock(ctx, root)
@@ -117,8 +122,8 @@ func run(ctx context.Context, args []string) error {
 
 // up prints only the one line that a shell evaluates on stdout.
 func up(ctx context.Context, c cluster) error {
-	bin, err := build(ctx, c.root, c.compileAll)
-	if err != nil {
+	bin, err := build(ctx, c.root, c.compileAll, c.downloadOnly)
+	if err != nil || c.downloadOnly {
 		return err
 	}
 	begin := time.Now()

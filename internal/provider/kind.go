@@ -5,7 +5,6 @@ import (
 	"context"
 	_ "embed"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -15,7 +14,7 @@ import (
 	"syscall"
 	"time"
 
-	"sigs.k8s.io/kind/pkg/apis/config/defaults"
+	"example.com/informers/internal/provider/choice"
 )
 
 // nginxImage is the image that the chapters' READMEs use too.
@@ -23,37 +22,6 @@ const nginxImage = "nginx:1.22"
 
 //go:embed kind.yaml
 var kindYAML string
-
-// kindMisses returns an error that says what kind needs and this machine lacks.
-func kindMisses(ctx context.Context, log io.Writer) error {
-	for _, tool := range []string{"docker", "kubectl"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			return fmt.Errorf("%s is not on PATH", tool)
-		}
-	}
-	if err := docker(ctx, "version"); err != nil {
-		return errors.New("the Docker daemon does not answer")
-	}
-	return pull(ctx, nodeImage(), log)
-}
-
-// pull makes sure that Docker has an image.
-func pull(ctx context.Context, image string, log io.Writer) error {
-	if docker(ctx, "image", "inspect", image) == nil {
-		return nil
-	}
-	fmt.Fprintf(log, "pulling %s\n", image)
-	if err := docker(ctx, "pull", "--quiet", image); err != nil {
-		return fmt.Errorf("the image %s does not exist here and cannot be pulled", image)
-	}
-	return nil
-}
-
-func nodeImage() string { return env("KIND_NODE_IMAGE", defaults.Image) }
-
-func docker(ctx context.Context, args ...string) error {
-	return run(exec.CommandContext(ctx, "docker", args...))
-}
 
 // kind runs the kind of go.mod, never one from PATH. An interrupted kind leaves
 // behind a docker run that continues to create its container. These processes
@@ -69,7 +37,7 @@ func (c *Cluster) kind(ctx context.Context, args ...string) error {
 	cmd := exec.CommandContext(ctx, "go", append([]string{"tool", "kind"}, args...)...)
 	cmd.ExtraFiles = []*os.File{c.lock, inherited}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	err = run(cmd)
+	err = choice.Run(cmd)
 	_ = inherited.Close()
 	_ = exited.SetReadDeadline(time.Now().Add(time.Minute))
 	if _, end := exited.Read(make([]byte, 1)); !errors.Is(end, io.EOF) {
@@ -80,7 +48,7 @@ func (c *Cluster) kind(ctx context.Context, args ...string) error {
 
 // createKind makes kind write to a separate kubeconfig, not to the user's.
 func (c *Cluster) createKind(ctx context.Context) error {
-	module, err := module(ctx)
+	module, err := choice.Module(ctx)
 	if err != nil {
 		return err
 	}
@@ -90,10 +58,10 @@ func (c *Cluster) createKind(ctx context.Context) error {
 		return err
 	}
 	if err := c.kind(ctx, "create", "cluster", "--name", c.Name, "--config", config,
-		"--kubeconfig", c.Kubeconfig, "--image", nodeImage(), "--wait", "3m"); err != nil {
+		"--kubeconfig", c.Kubeconfig, "--image", choice.NodeImage(), "--wait", "3m"); err != nil {
 		return err
 	}
-	if err := pull(ctx, c.Nginx, c.log); err != nil {
+	if err := choice.Pull(ctx, c.Nginx, c.log); err != nil {
 		return err
 	}
 	return c.kind(ctx, "load", "docker-image", c.Nginx, "--name", c.Name)
@@ -109,6 +77,6 @@ func (c *Cluster) auditKind(ctx context.Context) ([]byte, error) {
 	var log bytes.Buffer
 	cmd := exec.CommandContext(ctx, "docker", "exec", c.Name+"-control-plane", "sh", "-c", "cat /var/log/kubernetes/audit*.log")
 	cmd.Stdout = &log
-	err := run(cmd)
+	err := choice.Run(cmd)
 	return log.Bytes(), err
 }

@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"example.com/informers/internal/provider/choice"
 )
 
 // createLocal runs up of the program in cluster/, whose line has the PATH of its kubectl.
@@ -33,22 +35,15 @@ func (c *Cluster) createLocal(ctx context.Context, apiOnly bool) error {
 	return nil
 }
 
-// local runs the program in cluster/. It builds it, because go run does not forward
-// SIGTERM.
+// local runs the program in cluster/.
 func (c *Cluster) local(ctx context.Context, stdout, stderr io.Writer, verb string, flags ...string) error {
-	module, err := module(ctx)
+	program, err := choice.Local(ctx, c.dir, c.log)
 	if err != nil {
-		return err
-	}
-	program := filepath.Join(c.dir, "cluster")
-	build := exec.CommandContext(ctx, "go", "-C", module, "build", "-o", program, ".")
-	build.Stderr = c.log
-	if err := run(build); err != nil {
 		return err
 	}
 	cmd := exec.CommandContext(ctx, program, append([]string{verb, "--name", c.Name}, flags...)...)
 	cmd.Stdout, cmd.Stderr = stdout, stderr
-	return run(cmd)
+	return choice.Run(cmd)
 }
 
 // file returns the path of a file of a local cluster.
@@ -96,13 +91,4 @@ func (c *Cluster) ServingCertificate() (tls.Certificate, error) {
 		return tls.Certificate{}, fmt.Errorf("the certificate of a %s cluster: %w", c.Which, errors.ErrUnsupported)
 	}
 	return tls.LoadX509KeyPair(c.file("pki", "admin.crt"), c.file("pki", "admin.key"))
-}
-
-// module returns the folder cluster/ of this repository.
-func module(ctx context.Context) (string, error) {
-	gomod, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
-	if err != nil {
-		return "", fmt.Errorf("go env GOMOD: %w", err)
-	}
-	return filepath.Join(filepath.Dir(strings.TrimSpace(string(gomod))), "cluster"), nil
 }

@@ -3,30 +3,27 @@
 package provider
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"k8s.io/apimachinery/pkg/util/rand"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"example.com/informers/internal/provider/choice"
 )
 
 // Options choose the cluster that Open returns.
 type Options struct {
-	// Which is "kind", "local", "current", or "auto" (or ""): kind if Docker
-	// and kubectl are available and the node image exists or can be pulled,
-	// otherwise local.
+	// Which is one of the kinds of clusters that choice.Which takes.
 	Which string
 
 	// Prefix starts the cluster's name. The rest is random, so that any number
@@ -45,8 +42,8 @@ type Options struct {
 	// it and how to remove it.
 	Keep bool
 
-	// Log gets one line that says which cluster is used and why, and then a line
-	// for each step that takes long. If it is nil there is no log.
+	// Log gets a line for each step that takes long, and what choice.Which says.
+	// If it is nil there is no log.
 	Log io.Writer
 }
 
@@ -72,23 +69,14 @@ type Cluster struct {
 // KIND_NODE_IMAGE and NGINX_IMAGE in the environment replace kind's own image and
 // nginx:1.22.
 func Open(ctx context.Context, o Options) (*Cluster, error) {
-	c := &Cluster{Which: o.Which, Env: os.Environ(), Nginx: env("NGINX_IMAGE", nginxImage), keep: o.Keep, log: o.Log}
+	c := &Cluster{Env: os.Environ(), Nginx: cmp.Or(os.Getenv("NGINX_IMAGE"), nginxImage), keep: o.Keep, log: o.Log}
 	if c.log == nil {
 		c.log = io.Discard
 	}
-	why := "asked for"
-	switch o.Which {
-	case "kind", "local", "current":
-	case "auto", "":
-		c.Which, why = "kind", "Docker and the node image are available"
-		if err := kindMisses(ctx, c.log); err != nil {
-			c.Which, why = "local", "kind is not available: "+err.Error()
-		}
-	default:
-		return nil, fmt.Errorf("unknown cluster %q: choose auto, kind, local or current", o.Which)
+	var err error
+	if c.Which, err = choice.Which(ctx, o.Which, c.log); err != nil {
+		return nil, err
 	}
-	fmt.Fprintf(c.log, "cluster: %s (%s)\n", c.Which, why)
-
 	if err := c.open(ctx, o); err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
@@ -103,11 +91,6 @@ func Open(ctx context.Context, o Options) (*Cluster, error) {
 func (c *Cluster) open(ctx context.Context, o Options) error {
 	if c.Which == "current" {
 		return c.openCurrent(o)
-	}
-	if o.Which == "kind" { // auto has checked already
-		if err := kindMisses(ctx, c.log); err != nil {
-			return err
-		}
 	}
 	if err := Sweep(ctx, c.Which, "", c.log); err != nil {
 		fmt.Fprintln(c.log, oneLine(err))
@@ -208,25 +191,4 @@ func (c *Cluster) openCurrent(o Options) (err error) {
 	return clientcmd.WriteToFile(*config, c.Kubeconfig)
 }
 
-// run runs cmd, and interrupts it when its context is canceled. The error holds the
-// last line of stderr.
-func run(cmd *exec.Cmd) error {
-	var said bytes.Buffer
-	if cmd.Stderr == nil {
-		cmd.Stderr = io.Discard
-	}
-	cmd.Stderr = io.MultiWriter(cmd.Stderr, &said)
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	cmd.WaitDelay = time.Minute
-	if err := cmd.Run(); err != nil {
-		lines := strings.Split(strings.TrimSpace(said.String()), "\n")
-		return fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, lines[len(lines)-1])
-	}
-	return nil
-}
-
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
-
-func env(name, otherwise string) string {
-	return cmp.Or(os.Getenv(name), otherwise)
-}
