@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"math"
 	"os"
 	"os/exec"
@@ -80,8 +79,9 @@ func build(ctx context.Context, root string, compileAll, downloadOnly bool) (bin
 
 	downloads := filepath.Join(root, "download", versions)
 	tools := everything
+	var downloaded []published
 	if !compileAll {
-		tools, err = fetch(ctx, downloads)
+		tools, downloaded, err = fetch(ctx, downloads)
 		if ctx.Err() != nil {
 			return "", context.Cause(ctx)
 		}
@@ -89,31 +89,36 @@ func build(ctx context.Context, root string, compileAll, downloadOnly bool) (bin
 			fmt.Fprintf(os.Stderr, "Not downloaded: %v.\n", err)
 		}
 	}
+	var stale map[string]bool
+	var all int
 	if len(tools) > 0 {
-		stale, all, err := modules(ctx, work, tools)
-		if err != nil {
+		if stale, all, err = modules(ctx, work, tools); err != nil {
 			return "", fmt.Errorf("downloading the modules: %w", err)
-		}
-		if downloadOnly {
-			return "", nil
-		}
-		if len(stale) > 0 {
-			fmt.Fprintf(os.Stderr, firstBuild, len(stale), all, kubernetes(), etcd(), kwok(),
-				minutes(len(stale), all, runtime.NumCPU()), runtime.NumCPU())
-		}
-		if err := compile(ctx, work, out, stale, tools); err != nil {
-			return "", err
 		}
 	}
 	if downloadOnly {
 		return "", nil
 	}
-	if slices.Equal(tools, everything) { // an earlier try may have left some
-		if err := os.RemoveAll(downloads); err != nil {
+	if len(stale) > 0 {
+		fmt.Fprintf(os.Stderr, firstBuild, len(stale), all, kubernetes(), etcd(), kwok(),
+			minutes(len(stale), all, runtime.NumCPU()), runtime.NumCPU())
+	}
+	if len(tools) > 0 {
+		if err := compile(ctx, work, out, stale, tools); err != nil {
 			return "", err
 		}
 	}
-	if err := collect(out, downloads); err != nil {
+	if len(downloaded) == 0 { // etcd's main package is called server
+		if err := os.Rename(filepath.Join(out, "server"), filepath.Join(out, "etcd")); err != nil {
+			return "", err
+		}
+	}
+	for _, p := range downloaded {
+		if err := os.Rename(filepath.Join(downloads, p.name), filepath.Join(out, p.name)); err != nil {
+			return "", err
+		}
+	}
+	if err := os.RemoveAll(filepath.Dir(downloads)); err != nil {
 		return "", err
 	}
 	if err := os.MkdirAll(filepath.Dir(bin), 0o700); err != nil {
@@ -122,34 +127,19 @@ func build(ctx context.Context, root string, compileAll, downloadOnly bool) (bin
 	return bin, os.Rename(out, bin)
 }
 
-// collect adds the downloaded programs to the compiled ones, and removes the downloads.
-func collect(out, downloads string) error {
-	// etcd's main package is called server.
-	moves := [][2]string{{filepath.Join(out, "server"), "etcd"}}
-	for _, p := range slices.Concat(publishes(), publishesKwok()) {
-		moves = append(moves, [2]string{filepath.Join(downloads, p.name), p.name})
-	}
-	for _, m := range moves {
-		if err := os.Rename(m[0], filepath.Join(out, m[1])); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	return os.RemoveAll(filepath.Dir(downloads))
-}
-
-// fetch downloads what is published for this system into a folder, and returns what is left to be
-// compiled: arguments of go build.
-func fetch(ctx context.Context, downloads string) (tools []string, err error) {
+// fetch downloads what is published for this system into a folder. It returns what is left to be
+// compiled, as arguments of go build, and what need not be.
+func fetch(ctx context.Context, downloads string) (tools []string, downloaded []published, err error) {
 	if runtime.GOOS != "linux" {
-		return everything, fmt.Errorf("no API server is published for %s", runtime.GOOS)
+		return everything, nil, fmt.Errorf("no API server is published for %s", runtime.GOOS)
 	}
 	if err := download(ctx, downloads, publishes()); err != nil {
-		return everything, err
+		return everything, nil, err
 	}
 	if err := download(ctx, downloads, publishesKwok()); err != nil {
-		return []string{"sigs.k8s.io/kwok/cmd/kwok", "sigs.k8s.io/kwok/cmd/kwokctl"}, err
+		return []string{"sigs.k8s.io/kwok/cmd/kwok", "sigs.k8s.io/kwok/cmd/kwokctl"}, publishes(), err
 	}
-	return nil, nil
+	return nil, slices.Concat(publishes(), publishesKwok()), nil
 }
 
 // modules downloads what go.mod pins. It returns the packages that Go's build cache lacks, and how

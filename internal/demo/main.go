@@ -20,6 +20,7 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // the first ^C cleans up, the second one kills
 	dir, err := os.MkdirTemp("", "informers-demo")
 	if err == nil {
 		var which string
@@ -32,7 +33,6 @@ func main() {
 	if ctx.Err() != nil {
 		err = errors.New("interrupted")
 	}
-	stop()
 	fmt.Fprintln(os.Stderr, "demo:", err)
 	os.Exit(1)
 }
@@ -58,5 +58,6 @@ func prepare(ctx context.Context, dir string) (which string, err error) {
 		download.Stderr = os.Stderr
 		return choice.Run(download)
 	})
-	return which, both.Wait()
+	err = both.Wait()
+	return which, err
 }

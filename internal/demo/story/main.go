@@ -36,7 +36,10 @@ const limit = 2 * time.Minute
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // the first ^C cleans up, the second one kills
-	err := demo(ctx, os.Args[1])
+	err := errors.New("story needs the folder of a built chapter; make demo gives it one")
+	if len(os.Args) == 2 {
+		err = demo(ctx, os.Args[1])
+	}
 	if ctx.Err() != nil {
 		err = errors.New("interrupted")
 	}
